@@ -1,0 +1,70 @@
+"""NumPy on the CPU, CuPy on an NVIDIA GPU: the one file that knows which.
+
+Operations never name a device. They ask `array_module` for the module of the arrays they were given and
+call the same functions on it, so that one source serves both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+try:
+    import cupy
+except ImportError:
+    cupy = None
+
+Array = Any  # numpy.ndarray or cupy.ndarray; the two share their methods but no common base class
+
+DEVICES = ("cpu", "cuda")
+
+
+class DeviceError(RuntimeError):
+    """The device that was asked for cannot be used; the message says why and what to install."""
+
+
+def array_module(x: Array) -> Any:
+    """Return the module, `numpy` or `cupy`, whose functions work on the array `x`."""
+    return np if cupy is None else cupy.get_array_module(x)
+
+
+def require_device(device: str) -> None:
+    """Raise DeviceError unless arrays can be placed on `device`, "cpu" or "cuda"."""
+    if device not in DEVICES:
+        raise DeviceError(f"device {device!r} is unknown; expected one of: {', '.join(DEVICES)}")
+    if device == "cpu":
+        return
+    if cupy is None:
+        raise DeviceError(
+            "device 'cuda' needs CuPy, which is not installed; "
+            "run: pip install -e '.[cuda13]' (or '.[cuda12]' for a CUDA 12 driver)"
+        )
+    try:
+        available = cupy.cuda.is_available()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise DeviceError(f"device 'cuda' cannot be used: {error}") from error
+    if not available:
+        raise DeviceError("device 'cuda' needs an NVIDIA GPU with a driver, and CuPy finds none")
+
+
+def to_device(x: Array, device: str) -> Array:
+    """Return `x` as an array on `device`; an array that is there already is returned as it is."""
+    require_device(device)
+    return cupy.asarray(x) if device == "cuda" else to_host(x)
+
+
+def to_host(x: Array) -> np.ndarray:
+    """Return `x` as a NumPy array; waits for a GPU that is still computing it."""
+    return np.asarray(x) if array_module(x) is np else cupy.asnumpy(x)
+
+
+def random_bytes(x: Array, generator: Any) -> Array:
+    """Draw one byte for every element of `x`, on the device of `x`.
+
+    Bytes cost a third of what uniform floats cost. `generator` is a `numpy.random.Generator` for host
+    arrays and a `cupy.random.Generator`, which has no `bytes` method, for device arrays.
+    """
+    if array_module(x) is np:
+        return np.frombuffer(generator.bytes(x.size), dtype=np.uint8).reshape(x.shape)
+    return generator.integers(0, 256, size=x.shape, dtype=np.uint8)

@@ -1,0 +1,105 @@
+"""Scaled dot-product attention: every query takes a weighted mean of the values, weighted by its keys."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tinytransformer.backend import Array, array_module
+from tinytransformer.ops.checks import require, require_rate
+from tinytransformer.ops.dropout import dropout_mask
+from tinytransformer.ops.sums import sum_last, sum_of_products
+from tinytransformer.tensor import ShapeError, op
+
+
+@op
+def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator=None):
+    """Let every query gather values from the positions whose keys it matches.
+
+    Forward, for one head, with queries Q, keys K and values V as rows, c = 1 / sqrt(d) and a dropout mask M:
+
+        S = c * Q @ K^T                     how well each query matches each key
+        P = softmax(S) over the keys        masked keys have S = -inf, hence P = 0
+        Y = (M * P) @ V
+
+    Without c the entries of S would have variance d for queries and keys of variance 1, and softmax would
+    saturate. A query that sees no key at all has P = 0 and gets Y = 0, rather than 0 / 0.
+
+    Backward, from the end to the beginning, by the rules of `matmul`, `dropout` and `softmax`:
+
+        A  = M * P
+        dV = A^T @ dY                       from Y' = A' @ V + A @ V'
+        dA = dY @ V^T
+        dP = M * dA
+        dS = P * (dP - sum(dP * P) over the keys)
+        dQ = c * dS @ K                     from S' = c * (Q' @ K^T + Q @ K'^T)
+        dK = c * dS^T @ Q
+
+    Masked entries need no rule of their own: where P = 0, dS = 0.
+
+    mask: booleans, True where a key may be seen, that broadcast to (B, H, T_query, T_key); or None.
+    causal: whether a query may see only keys up to its own position. The last query stands at the last key, so
+        this also holds when fewer queries than keys are passed.
+    rate, generator: dropout on P; nothing is dropped without a generator.
+
+    Shapes: query (B, H, T_query, d), key (B, H, T_key, d), value (B, H, T_key, d_value)
+        -> (B, H, T_query, d_value).
+    Raises: ShapeError if these or the mask do not fit, TypeError for a mask that is not boolean, ValueError
+    unless 0 <= rate < 1.
+    Source: Vaswani et al. 2017, arXiv:1706.03762, equation 1; dropout as in the authors' tensor2tensor.
+    """
+    _require_attention_shapes(query, key, value, mask)
+    require_rate("attention", rate)
+    xp = array_module(query)
+    scale = 1 / math.sqrt(query.shape[-1])
+    scaled_query = query * scale  # scaling Q costs less than scaling S, which is larger
+    weights = scaled_query @ key.swapaxes(-1, -2)  # S; from here on P is computed in its place
+    visible = _visible(xp, weights.shape, mask, causal)
+    if visible is not None:
+        weights += xp.where(visible, weights.dtype.type(0), weights.dtype.type(-math.inf))
+    # Where all is masked the maximum is -inf; any finite number in its stead makes exp(-inf - number) = 0.
+    weights -= xp.maximum(weights.max(axis=-1, keepdims=True), xp.finfo(weights.dtype).min)
+    xp.exp(weights, out=weights)
+    # The largest term is exp(0) = 1, so a sum is at least 1, or 0 where all is masked.
+    weights /= xp.maximum(sum_last(weights), 1)
+    dropped = None if generator is None or rate == 0 else dropout_mask(weights, rate, generator)
+
+    def backward(dy):
+        used = weights if dropped is None else weights * dropped  # A
+        dvalue = used.swapaxes(-1, -2) @ dy
+        dscores = dy @ value.swapaxes(-1, -2)  # dA; turned into dP and dS in its place
+        if dropped is not None:
+            dscores *= dropped
+        dscores -= sum_of_products(dscores, weights)
+        dscores *= weights
+        return scale * (dscores @ key), dscores.swapaxes(-1, -2) @ scaled_query, dvalue
+
+    return (weights if dropped is None else weights * dropped) @ value, backward
+
+
+def _visible(xp: Any, shape: tuple[int, ...], mask: Array | None, causal: bool) -> Array | None:
+    """Return what `mask` and `causal` leave visible, broadcastable to `shape`; None if that is everything."""
+    queries, keys = shape[-2:]
+    if not causal or queries == 1:
+        return mask
+    past = xp.tri(queries, keys, keys - queries, dtype=bool)  # aligned at the last query and the last key
+    return past if mask is None else past & mask
+
+
+def _require_attention_shapes(query: Array, key: Array, value: Array, mask: Array | None) -> None:
+    require(
+        query.ndim == key.ndim == value.ndim == 4
+        and query.shape[:2] == key.shape[:2] == value.shape[:2]
+        and query.shape[-1] == key.shape[-1]
+        and key.shape[2] == value.shape[2],
+        "attention",
+        f"query {query.shape}, key {key.shape} and value {value.shape} do not fit as "
+        "(B, H, T_query, d), (B, H, T_key, d) and (B, H, T_key, d_value)",
+    )
+    if mask is None:
+        return
+    if mask.dtype != bool:
+        raise TypeError(f"attention: mask must be boolean, True where a key may be seen, got {mask.dtype}")
+    full = (*query.shape[:3], key.shape[2])
+    if mask.ndim > 4 or any(m not in (1, f) for m, f in zip(mask.shape[::-1], full[::-1], strict=False)):
+        raise ShapeError(f"attention: mask of shape {mask.shape} does not broadcast to {full}")

@@ -1,0 +1,51 @@
+"""Dropout: in training, every element is zeroed with a small probability, so that none is relied on alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinytransformer.backend import Array, array_module, random_bytes
+from tinytransformer.ops.checks import require_rate
+from tinytransformer.tensor import op
+
+
+@op
+def dropout(x, *, rate, generator=None):
+    """Zero each element with probability `rate`, and scale the others so that the expected value stays.
+
+    Forward, for a random mask m that is 0 with probability r and 1 / (1 - r) otherwise:
+
+        y = m * x
+
+    Without a generator nothing is dropped and y = x: so a model drops out exactly when it is handed one.
+
+    Backward. m does not depend on x, so y' = m * x':
+
+        dx = m * dy
+
+    r is `rate` rounded to a whole number of 256ths, and the scale is by the share really kept; see `dropout_mask`.
+
+    Shapes: any.
+    Raises: ValueError unless 0 <= rate < 1.
+    Source: Srivastava et al. 2014, "Dropout", section 4; scaled in training as in section 10.
+    """
+    require_rate("dropout", rate)
+    if generator is None or rate == 0:
+        return x, lambda dy: (dy,)
+    mask = dropout_mask(x, rate, generator)
+
+    def backward(dy):
+        return (dy * mask,)
+
+    return x * mask, backward
+
+
+def dropout_mask(x: Array, rate: float, generator: Any) -> Array:
+    """Draw an array like `x`: 0 where an element is dropped, 1 / (share kept) elsewhere.
+
+    One random byte decides over each element, at a third of the cost of a random float. A byte below 256 * rate,
+    rounded to at least 1 and at most 255, drops.
+    """
+    threshold = min(max(round(256 * rate), 1), 255)
+    kept = 1 - threshold / 256
+    return array_module(x).multiply(random_bytes(x, generator) >= threshold, x.dtype.type(1 / kept))

@@ -1,0 +1,73 @@
+"""Cross-entropy: how surprised the model is by the tokens that really came."""
+
+from __future__ import annotations
+
+from tinytransformer.backend import array_module
+from tinytransformer.ops.checks import require, require_ids
+from tinytransformer.ops.sums import sum_last
+from tinytransformer.tensor import op
+
+
+@op
+def cross_entropy(logits, *, targets, padding=None, label_smoothing=0.0, count=None):
+    """Return the mean over all real tokens of -ln(probability of the target), with smoothed targets.
+
+    Forward, for one position with logits z over V tokens and target t. The target distribution q gives
+    1 - e of its mass to t and spreads e over the whole vocabulary, t included:
+
+        q_v  = (1 - e) * [v = t] + e / V
+        loss = -sum over v of q_v * ln(softmax(z)_v)
+             = ln(sum(e^z)) - (1 - e) * z_t - e * mean(z)              (the q sum to 1)
+
+    A position whose target is `padding` has weight w = 0, every other w = 1; L = sum(w * loss) / count.
+
+    Backward. The gradient of ln(sum(e^z)) is p = softmax(z), the rest is linear:
+
+        loss' = sum((p - q) * z')
+
+        dz = dL * w / count * (p - q)
+
+    targets: integers in [0, V).
+    padding: the target id of positions that do not count, or None if all do.
+    label_smoothing: e, 0 <= e < 1.
+    count: what the sum is divided by, by default the number of positions that count. With the count of the whole
+        batch passed in, the losses of its parts add up to the loss of the batch, and so do the gradients.
+
+    Shapes: logits (..., V), targets (...) -> scalar.
+    Raises: ShapeError if the shapes do not fit, TypeError or IndexError for targets that are no token ids,
+    ValueError for a label_smoothing outside [0, 1).
+    Source: Szegedy et al. 2016, arXiv:1512.00567, section 7 (label smoothing).
+    """
+    require(
+        logits.ndim >= 1 and targets.shape == logits.shape[:-1],
+        "cross_entropy",
+        f"targets of shape {targets.shape} do not fit logits of shape {logits.shape}",
+    )
+    require_ids("cross_entropy", targets, logits.shape[-1])
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"cross_entropy: label_smoothing is {label_smoothing}, expected 0 <= e < 1")
+    xp = array_module(logits)
+    size = logits.shape[-1]
+    z = logits.reshape(-1, size)
+    target = targets.reshape(-1)
+    row = xp.arange(len(z))
+    weight = xp.ones_like(z[:, 0]) if padding is None else (target != padding).astype(z.dtype)
+    count = xp.maximum(weight.sum(), 1) if count is None else count
+
+    largest = z.max(axis=-1, keepdims=True)
+    exps = z - largest
+    mean = sum_last(exps) / size + largest  # the mean of z, taken near 0 where floats are dense
+    xp.exp(exps, out=exps)
+    total = sum_last(exps)
+    surprise = (largest + xp.log(total) - label_smoothing * mean)[:, 0]
+    loss = surprise - (1 - label_smoothing) * z[row, target]
+
+    def backward(dloss):
+        dz = exps  # the largest array there is: turned into probabilities and then into the gradient in place
+        share = dloss * weight / count  # (N,)
+        dz *= share[:, None] / total
+        dz -= share[:, None] * (label_smoothing / size)
+        dz[row, target] -= share * (1 - label_smoothing)
+        return (dz.reshape(logits.shape),)
+
+    return (loss * weight).sum() / count, backward
