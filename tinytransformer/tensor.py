@@ -46,6 +46,7 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
+    __iter__ = None  # or Python would iterate by __getitem__, and run into the end
     __array_ufunc__ = None  # so that `array + tensor` reaches Tensor.__radd__, not an array of objects
 
     def __init__(self, data: Any, *, requires_grad: bool = False):
@@ -144,7 +145,7 @@ class Operation:
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:
         """Run the operation on Tensors, arrays (constants), Python numbers or None; record it if need be.
 
-        Raises: TypeError if the floating inputs do not share one dtype.
+        Raises: TypeError for other inputs, or if the arrays do not share one floating dtype.
         """
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
         _require_one_dtype(self.name, arrays)
@@ -185,7 +186,12 @@ def _upstream_gradient(root: Tensor, gradient: Array | None) -> Array:
 
 def _require_one_dtype(name: str, arrays: list[Any]) -> None:
     # Python numbers are weak: they take the dtype of the array beside them, so they do not count.
-    dtypes = [x.dtype for x in arrays if hasattr(x, "dtype")]
+    dtypes = []
+    for x in arrays:
+        if hasattr(x, "dtype"):
+            dtypes.append(x.dtype)
+        elif not (x is None or isinstance(x, int | float)):
+            raise TypeError(f"{name}: inputs are Tensors, arrays or numbers, got {type(x).__name__}")
     if len(set(dtypes)) > 1 or any(dtype.kind != "f" for dtype in dtypes):
         found = ", ".join(map(str, dtypes))
         raise TypeError(f"{name}: inputs must share one floating dtype, got {found}")

@@ -52,7 +52,8 @@ def tanh(x):
 def sigmoid(x):
     """y = 1 / (1 + e^-x).
 
-    Computed as (1 + tanh(x / 2)) / 2, which is the same function and overflows nowhere.
+    Computed as (1 + tanh(x / 2)) / 2, which is the same function and overflows nowhere; its error is absolute, about
+    the spacing of floats at 1, so that a tail far below it comes out as 0.
 
     Backward. From 1 / y = 1 + e^-x follows -y' / y^2 = -e^-x * x', and e^-x = (1 - y) / y:
 

@@ -52,15 +52,14 @@ def cross_entropy(logits, *, targets, padding=None, label_smoothing=0.0, count=N
     target = targets.reshape(-1)
     row = xp.arange(len(z))
     weight = xp.ones_like(z[:, 0]) if padding is None else (target != padding).astype(z.dtype)
-    count = xp.maximum(weight.sum(), 1) if count is None else count
+    count = xp.maximum(weight.sum(), 1) if count is None else float(count)
 
-    largest = z.max(axis=-1, keepdims=True)
-    exps = z - largest
-    mean = sum_last(exps) / size + largest  # the mean of z, taken near 0 where floats are dense
+    # All relative to the largest logit: two numbers near 10,000 would lose their difference in float32.
+    exps = z - z.max(axis=-1, keepdims=True)
+    expected = (1 - label_smoothing) * exps[row, target] + label_smoothing / size * sum_last(exps)[:, 0]
     xp.exp(exps, out=exps)
     total = sum_last(exps)
-    surprise = (largest + xp.log(total) - label_smoothing * mean)[:, 0]
-    loss = surprise - (1 - label_smoothing) * z[row, target]
+    loss = xp.log(total)[:, 0] - expected
 
     def backward(dloss):
         dz = exps  # the largest array there is: turned into probabilities and then into the gradient in place

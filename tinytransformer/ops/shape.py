@@ -68,7 +68,8 @@ def concatenate(*xs, axis=-1):
     axis %= xs[0].ndim
     for x in xs:
         require(
-            x.shape[:axis] + x.shape[axis + 1 :] == xs[0].shape[:axis] + xs[0].shape[axis + 1 :],
+            x.ndim == xs[0].ndim
+            and x.shape[:axis] + x.shape[axis + 1 :] == xs[0].shape[:axis] + xs[0].shape[axis + 1 :],
             "concatenate",
             f"shapes {xs[0].shape} and {x.shape} differ in more than axis {axis}",
         )
@@ -133,7 +134,9 @@ def gather(x, *, ids):
     def backward(dy):
         width = x.shape[-1]
         row = xp.arange(x.size // width).reshape(*x.shape[:-1], 1)
-        flat_ids = (row * width + ids).reshape(-1)  # where each taken element lies in x, laid out flat
+        flat_ids = (row * width + ids.astype(row.dtype)).reshape(
+            -1
+        )  # where each taken element lies in x, laid out flat
         return (sum_rows_by_id(dy.reshape(-1, 1), flat_ids, x.size).reshape(x.shape),)
 
     return xp.take_along_axis(x, ids, axis=-1), backward

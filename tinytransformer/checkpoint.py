@@ -1,0 +1,119 @@
+"""What is on disk: a trained model in a directory of its own.
+
+    config.json        the model's configuration, and what the training was asked for
+    tokenizer.model    the subword vocabulary, a sentencepiece model
+    model.safetensors  the weights, by dotted name, float32
+    metrics.jsonl      what the training measured, a line of JSON each time
+
+A file is written beside its place and moved into it when it is whole, so a reader never meets half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from tinytransformer.backend import to_host
+from tinytransformer.tokenizer import Tokenizer
+from tinytransformer.transformer import Transformer, TransformerConfig
+
+
+class CheckpointError(RuntimeError):
+    """A directory or file that holds no usable model; the message names it."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What config.json holds.
+
+    model: the shape of the model. length_ratio: tokens of target per token of source that training data reach.
+    training: the options of the training run, for the record.
+    """
+
+    model: TransformerConfig
+    length_ratio: float
+    training: dict[str, Any]
+
+
+def save_config(directory: Path, config: RunConfig) -> None:
+    """Write config.json."""
+    text = json.dumps({"format": 1, **asdict(config)}, indent=2, ensure_ascii=False)
+    write_atomically(directory / "config.json", (text + "\n").encode())
+
+
+def save_weights(path: Path, model: Transformer) -> None:
+    """Write the weights of `model`; the same weights give the same bytes."""
+    # safetensors writes wrong bytes for arrays that are not C-contiguous.
+    arrays = {n: np.asarray(to_host(p.data), order="C") for n, p in model.parameters.named.items()}
+    write_atomically(path, safetensors.numpy.save(arrays))
+
+
+def load_model(directory: Path, *, device: str = "cpu") -> tuple[Transformer, Tokenizer, RunConfig]:
+    """Return the model, tokenizer and configuration that stand in `directory`.
+
+    Raises: CheckpointError or VocabularyError that names the file and what is wrong with it.
+    """
+    config = load_config(directory)
+    tokenizer = Tokenizer.load(directory / "tokenizer.model")
+    for side in ("source_vocabulary", "target_vocabulary"):
+        if getattr(config.model, side) != len(tokenizer):
+            raise CheckpointError(
+                f"{directory}: config.json has {side} {getattr(config.model, side)}, "
+                f"but tokenizer.model has {len(tokenizer)} pieces"
+            )
+    model = Transformer(config.model, np.random.default_rng(0), device=device)
+    load_weights(directory / "model.safetensors", model)
+    return model, tokenizer, config
+
+
+def load_config(directory: Path) -> RunConfig:
+    """Read config.json. Raises: CheckpointError that names it and what is wrong with it."""
+    path = directory / "config.json"
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        return RunConfig(TransformerConfig(**fields["model"]), float(fields["length_ratio"]), dict(fields["training"]))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from None
+    except KeyError as error:
+        raise CheckpointError(f"{path}: the field {error} is missing") from None
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def load_weights(path: Path, model: Transformer) -> None:
+    """Copy the weights that `path` holds into `model`. Raises: CheckpointError that names the file."""
+    try:
+        model.parameters.load(safetensors.numpy.load_file(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that `path` holds either what it held before or all of `content`, whenever the power fails."""
+    beside = path.with_name(path.name + ".tmp")
+    with open(beside, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+    if os.name == "posix":  # elsewhere a directory cannot be opened, and moving is durable by itself
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def append_metrics(directory: Path, metrics: dict[str, Any]) -> None:
+    """Add a line to metrics.jsonl."""
+    with open(directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(metrics) + "\n")

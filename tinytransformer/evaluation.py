@@ -1,0 +1,77 @@
+"""How good a model is: loss and perplexity by token, BLEU and chrF of its translations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sacrebleu.metrics import BLEU, CHRF
+
+from tinytransformer.backend import array_module
+from tinytransformer.data import Pair, batches
+from tinytransformer.ops import cross_entropy
+from tinytransformer.tape import no_grad
+from tinytransformer.transformer import PAD, Transformer
+from tinytransformer.translation import Translator
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Mean negative ln-probability of a target token, END included; without label smoothing."""
+
+    per_token: float
+
+    @property
+    def perplexity(self) -> float:
+        """e^loss: among how many equally likely tokens the model is undecided."""
+        return math.exp(self.per_token) if self.per_token < 700 else math.inf
+
+
+def evaluate_loss(model: Transformer, pairs: Sequence[Pair], batch_tokens: int = 4096) -> Loss:
+    """Return the loss of `model` on `pairs`, without dropout."""
+    xp = array_module(model.parameters.data)
+    total, tokens = 0.0, 0
+    with no_grad():
+        for batch in batches(pairs, batch_tokens):
+            target = xp.asarray(batch.target)
+            logits = model(xp.asarray(batch.source), target[:, :-1])
+            total += float(cross_entropy(logits, targets=target[:, 1:], padding=PAD, count=1).data)
+            tokens += batch.tokens
+    return Loss(total / tokens)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Corpus-level BLEU and chrF, from 0 to 100, with the signatures that say how they were counted."""
+
+    bleu: float
+    bleu_signature: str
+    chrf: float
+    chrf_signature: str
+
+
+def score(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
+    """Score translations against one reference each, cased, with sacrebleu's defaults (tokenisation 13a).
+
+    Raises: ValueError if the numbers of lines differ or there is none.
+    """
+    if len(hypotheses) != len(references) or not hypotheses:
+        raise ValueError(f"{len(hypotheses)} translations cannot be scored against {len(references)} references")
+    bleu, chrf = BLEU(), CHRF()
+    bleu_score = bleu.corpus_score(list(hypotheses), [list(references)]).score
+    chrf_score = chrf.corpus_score(list(hypotheses), [list(references)]).score
+    return Score(bleu_score, str(bleu.get_signature()), chrf_score, str(chrf.get_signature()))
+
+
+def evaluate_translation(
+    translator: Translator,
+    sources: Sequence[str],
+    references: Sequence[str],
+    *,
+    beam: int = 1,
+    progress: Callable[[int], object] = lambda count: None,
+) -> tuple[Score, list[str]]:
+    """Translate `sources`; return the score against `references`, and the translations."""
+    hypotheses = translator.translate(sources, beam=beam, progress=progress)
+    return score(hypotheses, references), hypotheses

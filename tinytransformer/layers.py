@@ -1,0 +1,287 @@
+"""The parts a Transformer is made of. Each holds its parameters and says in one line what it computes.
+
+Shapes are (batch, time, feature), written (B, T, D); heads (B, H, T, D / H). Randomness is an argument: parts are
+built from a generator that draws their weights, and drop out in a call only if it is handed a generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tinytransformer.backend import Array, array_module
+from tinytransformer.module import Module, Parameter
+from tinytransformer.ops import attention, dropout, embedding, gelu, layer_norm, linear, relu, reshape, transpose
+from tinytransformer.tensor import Tensor
+
+ACTIVATIONS = {"relu": relu, "gelu": gelu}
+
+
+class Linear(Module):
+    """y = x @ weight + bias. The weight is drawn Glorot-uniform, the bias is zero.
+
+    Source of the weights: Glorot and Bengio 2010, "Understanding the difficulty of training deep feedforward neural
+    networks", equation 16.
+    """
+
+    def __init__(self, inputs: int, outputs: int, generator: np.random.Generator, *, bias: bool = True):
+        limit = math.sqrt(6 / (inputs + outputs))
+        self.weight = Parameter(generator.uniform(-limit, limit, (inputs, outputs)))
+        self.bias = Parameter(np.zeros(outputs)) if bias else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)"""
+        return linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """A vector for every token, drawn with standard deviation D^-1/2 and multiplied by sqrt(D) on the way out.
+
+    So the vectors have elements of order one, as the positions added to them have, and the same table can serve
+    as the output projection.
+    Source: Vaswani et al. 2017, section 3.4.
+    """
+
+    def __init__(self, count: int, width: int, generator: np.random.Generator):
+        self.table = Parameter(generator.normal(0, width**-0.5, (count, width)))
+        self.scale = math.sqrt(width)
+
+    def __call__(self, ids: Array) -> Tensor:
+        """(B, T) of token ids -> (B, T, D)"""
+        return embedding(self.table, ids=ids) * self.scale
+
+
+class LayerNorm(Module):
+    """Normalise every position over its features, then scale and shift; see `ops.layer_norm`."""
+
+    def __init__(self, width: int):
+        self.gain = Parameter(np.ones(width))
+        self.bias = Parameter(np.zeros(width))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)"""
+        return layer_norm(x, self.gain, self.bias)
+
+
+class LearnedPositions(Module):
+    """A learned vector for every position, up to a fixed length.
+
+    Source: Gehring et al. 2017, arXiv:1705.03122, section 3.1.
+    """
+
+    def __init__(self, length: int, width: int, generator: np.random.Generator):
+        self.table = Parameter(generator.normal(0, 1, (length, width)))
+
+    def __call__(self, x: Tensor, first: int) -> Tensor:
+        """(B, T, D), whose first position is `first` -> (B, T, D) with the positions added
+
+        Raises: ValueError if the sequence is longer than the table.
+        """
+        last, length = first + x.shape[1], self.table.shape[0]
+        if last > length:
+            raise ValueError(f"a sequence of {last} tokens is too long: {length} positions have been learned")
+        return x + self.table[first:last]
+
+
+class SinusoidalPositions(Module):
+    """A fixed wave for every feature, so that a shift of position is a rotation, alike everywhere.
+
+        p[t, 2i]     = sin(t / 10000^(2i / D))
+        p[t, 2i + 1] = cos(t / 10000^(2i / D))
+
+    Source: Vaswani et al. 2017, section 3.5.
+    """
+
+    def __init__(self, width: int):
+        self.width = width
+        self.tables: dict[Any, Array] = {}  # by dtype and array module; recomputed when too short
+
+    def __call__(self, x: Tensor, first: int) -> Tensor:
+        """(B, T, D), whose first position is `first` -> (B, T, D) with the positions added"""
+        xp, last = array_module(x.data), first + x.shape[1]
+        table = self.tables.get((xp, x.dtype))
+        if table is None or len(table) < last:
+            table = xp.asarray(sinusoidal_table(2 * last, self.width).astype(x.dtype))
+            self.tables[xp, x.dtype] = table
+        return x + table[first:last]
+
+
+def sinusoidal_table(length: int, width: int) -> np.ndarray:
+    """Return the (length, width) table of `SinusoidalPositions`, in float64; the width is even."""
+    angle = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)  # (length, width / 2)
+    return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(length, width)
+
+
+class AttentionCache:
+    """The keys and values of the positions decoded so far, so that each is computed once. (B, H, T, D / H)"""
+
+    def __init__(self) -> None:
+        self.key: Tensor | None = None
+        self.value: Tensor | None = None
+
+    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Append the keys and values of new positions; return those of all positions."""
+        if self.key is not None and self.value is not None:
+            xp = array_module(key.data)
+            key = Tensor(xp.concatenate([self.key.data, key.data], axis=2))
+            value = Tensor(xp.concatenate([self.value.data, value.data], axis=2))
+        self.key, self.value = key, value
+        return key, value
+
+    def select(self, rows: Array) -> None:
+        """Keep these rows of the batch, in this order; a row may be named several times."""
+        if self.key is not None and self.value is not None:
+            self.key, self.value = Tensor(self.key.data[rows]), Tensor(self.value.data[rows])
+
+
+class MultiHeadAttention(Module):
+    """Attention in H subspaces at once, and a projection of what they found, side by side.
+
+        head_i = attention(x @ W_query_i, memory @ W_key_i, memory @ W_value_i)
+        y      = concatenate(head_1, ..., head_H) @ W_output
+
+    The heads' matrices stand side by side in one D x D matrix each for query, key and value.
+    Source: Vaswani et al. 2017, section 3.2.2; Phuong and Hutter 2022, algorithm 5.
+    """
+
+    def __init__(self, width: int, heads: int, rate: float, generator: np.random.Generator):
+        self.query = Linear(width, width, generator)
+        self.key = Linear(width, width, generator)
+        self.value = Linear(width, width, generator)
+        self.output = Linear(width, width, generator)
+        self.heads = heads
+        self.rate = rate
+
+    def __call__(
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        *,
+        mask: Array | None = None,
+        causal: bool = False,
+        generator: Any = None,
+        cache: AttentionCache | None = None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D)
+
+        memory: what keys and values are made from, (B, T_key, D); x itself if None (self-attention).
+        mask, causal: as in `ops.attention`.
+        cache: in self-attention it holds the positions before x and is extended by those of x; in
+            cross-attention it holds the keys and values of the memory after the first call.
+        """
+        query = self._split(self.query(x))
+        if memory is not None and cache is not None and cache.key is not None:
+            key, value = cache.key, cache.value
+        else:
+            source = x if memory is None else memory
+            key, value = self._split(self.key(source)), self._split(self.value(source))
+            if cache is not None:
+                key, value = cache.extend(key, value)
+        heads = attention(
+            query, key, value, mask=mask, causal=causal, rate=self.rate, generator=generator
+        )  # (B, H, T, D / H)
+        return self.output(reshape(transpose(heads, axes=(0, 2, 1, 3)), shape=x.shape))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, H, T, D / H)"""
+        batch, time, width = x.shape
+        return transpose(reshape(x, shape=(batch, time, self.heads, width // self.heads)), axes=(0, 2, 1, 3))
+
+
+class FeedForward(Module):
+    """Two linear maps with a bend between them, at every position alike: y = activation(x @ W_1 + b_1) @ W_2 + b_2.
+
+    Source: Vaswani et al. 2017, equation 2.
+    """
+
+    def __init__(self, width: int, hidden: int, activation: str, generator: np.random.Generator):
+        self.expand = Linear(width, hidden, generator)
+        self.contract = Linear(hidden, width, generator)
+        self.activation = ACTIVATIONS[activation]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)"""
+        return self.contract(self.activation(self.expand(x)))
+
+
+class BlockCache:
+    """What a Block keeps between the steps of decoding."""
+
+    def __init__(self) -> None:
+        self.self_attention = AttentionCache()
+        self.cross_attention = AttentionCache()
+
+    def select(self, rows: Array) -> None:
+        """Keep these rows of the batch, in this order."""
+        self.self_attention.select(rows)
+        self.cross_attention.select(rows)
+
+
+class Block(Module):
+    """Self-attention, cross-attention if there is a memory to attend to, feed-forward; a residual around each.
+
+    post-norm:  x = norm(x + dropout(sublayer(x)))      (Vaswani et al. 2017, section 3.1)
+    pre-norm:   x = x + dropout(sublayer(norm(x)))      (Xiong et al. 2020, arXiv:2002.04745, figure 1)
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        heads: int,
+        generator: np.random.Generator,
+        *,
+        cross_attention: bool,
+        pre_norm: bool = True,
+        activation: str = "relu",
+        rate: float = 0.0,
+        attention_rate: float = 0.0,
+    ):
+        self.self_attention = MultiHeadAttention(width, heads, attention_rate, generator)
+        self.self_attention_norm = LayerNorm(width)
+        self.cross_attention: MultiHeadAttention | None = None
+        if cross_attention:
+            self.cross_attention = MultiHeadAttention(width, heads, attention_rate, generator)
+            self.cross_attention_norm = LayerNorm(width)
+        self.feed_forward = FeedForward(width, hidden, activation, generator)
+        self.feed_forward_norm = LayerNorm(width)
+        self.pre_norm = pre_norm
+        self.rate = rate
+
+    def __call__(
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        *,
+        mask: Array | None = None,
+        memory_mask: Array | None = None,
+        causal: bool = False,
+        generator: Any = None,
+        cache: BlockCache | None = None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D)"""
+
+        own, cross = (None, None) if cache is None else (cache.self_attention, cache.cross_attention)
+        to_itself, to_memory = self.self_attention, self.cross_attention
+        x = self._residual(
+            x,
+            self.self_attention_norm,
+            lambda y: to_itself(y, mask=mask, causal=causal, generator=generator, cache=own),
+            generator,
+        )
+        if to_memory is not None:
+            x = self._residual(
+                x,
+                self.cross_attention_norm,
+                lambda y: to_memory(y, memory, mask=memory_mask, generator=generator, cache=cross),
+                generator,
+            )
+        return self._residual(x, self.feed_forward_norm, self.feed_forward, generator)
+
+    def _residual(self, x: Tensor, norm: LayerNorm, sublayer: Callable[[Tensor], Tensor], generator: Any) -> Tensor:
+        if self.pre_norm:
+            return x + dropout(sublayer(norm(x)), rate=self.rate, generator=generator)
+        return norm(x + dropout(sublayer(x), rate=self.rate, generator=generator))

@@ -1,0 +1,105 @@
+"""The optimizer, its learning rate, and clipping: all on the flat vectors of `FlatParameters`."""
+
+from __future__ import annotations
+
+import math
+
+from tinytransformer.backend import Array, array_module
+from tinytransformer.module import FlatParameters
+
+# Elements per pass over the flat vectors: the pieces of all four arrays stay in a core's second-level cache, so the
+# step waits once for memory, not once for each of its ten lines.
+CHUNK = 1 << 14
+
+
+class Adam:
+    """Adam; with a weight decay, AdamW.
+
+    For a gradient g at step t, with moments m and v that start at zero:
+
+        m = beta1 * m + (1 - beta1) * g                     mean of the gradients
+        v = beta2 * v + (1 - beta2) * g^2                   mean of their squares
+        p = p - rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps) - rate * decay * p
+
+    The moments start at zero and so are too small at first; dividing by 1 - beta^t corrects that. The decay stands
+    outside the division, and is spared gains and biases, for which zero is no natural value.
+
+    Attributes:
+        m, v: the moments, flat arrays like the parameters; step: how many steps have been taken. Together with the
+        parameters they are all that has to be kept to go on later.
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1; Loshchilov and Hutter 2019, arXiv:1711.05101,
+    algorithm 2. The defaults are those of Vaswani et al. 2017, section 5.3.
+    """
+
+    def __init__(
+        self,
+        parameters: FlatParameters,
+        *,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-9,
+        weight_decay: float = 0.0,
+    ):
+        xp = array_module(parameters.data)
+        self.parameters = parameters
+        self.betas = betas
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self.m: Array = xp.zeros_like(parameters.data)
+        self.v: Array = xp.zeros_like(parameters.data)
+        self.step = 0
+
+    def update(self, learning_rate: float) -> None:
+        """Take one step along `parameters.grad`, which is used up: it holds no gradient afterwards."""
+        self.step += 1
+        beta1, beta2 = self.betas
+        xp = array_module(self.m)
+        # Both corrections taken out of the square root: rate * m / (sqrt(v) + eps'), one pass less over v.
+        correction = math.sqrt(1 - beta2**self.step)
+        rate, eps = learning_rate * correction / (1 - beta1**self.step), self.eps * correction
+        if self.weight_decay:
+            self.parameters.data[: self.parameters.decayed] *= 1 - learning_rate * self.weight_decay
+        for start in range(0, self.m.size, CHUNK):
+            part = slice(start, start + CHUNK)
+            g, m, v, p = self.parameters.grad[part], self.m[part], self.v[part], self.parameters.data[part]
+            m *= beta1
+            m += (1 - beta1) * g
+            g *= g
+            g *= 1 - beta2
+            v *= beta2
+            v += g
+            xp.sqrt(v, out=g)
+            g += eps
+            xp.divide(m, g, out=g)
+            g *= rate
+            p -= g
+
+
+def clip_by_global_norm(gradient: Array, limit: float) -> Array:
+    """Scale the flat `gradient` down, in place, to a Euclidean norm of at most `limit`; return the norm before.
+
+    Source: Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063, algorithm 1.
+    """
+    xp = array_module(gradient)
+    norm = xp.sqrt(gradient @ gradient)
+    gradient *= xp.minimum(limit / xp.maximum(norm, limit), 1).astype(gradient.dtype)
+    return norm
+
+
+def inverse_square_root(step: int, *, peak: float, warmup: int) -> float:
+    """Return the learning rate of step 1, 2, ...: a linear rise to `peak` over `warmup` steps, then 1 / sqrt(step).
+
+    With peak = (D * warmup)^-1/2 it is the schedule of Vaswani et al. 2017, equation 3.
+    """
+    return peak * min(step / warmup, math.sqrt(warmup / step)) if warmup else peak / math.sqrt(step)
+
+
+def cosine(step: int, *, peak: float, warmup: int, total: int) -> float:
+    """Return the learning rate of step 1, 2, ...: a linear rise to `peak`, then half a cosine down to 0 at `total`.
+
+    Source: Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, with one period.
+    """
+    if step < warmup:
+        return peak * step / warmup
+    progress = min((step - warmup) / max(total - warmup, 1), 1)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))

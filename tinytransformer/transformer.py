@@ -1,0 +1,248 @@
+"""The whole model: an encoder reads the source, a decoder writes the target, one token after the other.
+
+Both are a `Stack`: token embeddings, positions, blocks. The encoder's blocks see the whole source. The decoder's see
+only the past of the target, and, through cross-attention, all that the encoder made of the source.
+
+    memory   = encoder(source)                                       (B, T_source, D)
+    features = decoder(target, memory)                               (B, T_target, D)
+    logits   = features @ W_output                                   (B, T_target, V): a score for every next token
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from tinytransformer.backend import Array
+from tinytransformer.layers import (
+    ACTIVATIONS,
+    Block,
+    BlockCache,
+    Embedding,
+    LayerNorm,
+    LearnedPositions,
+    Linear,
+    SinusoidalPositions,
+)
+from tinytransformer.module import FlatParameters, Module
+from tinytransformer.ops import dropout, linear, transpose
+from tinytransformer.tensor import Tensor
+
+PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3  # the ids that every vocabulary reserves
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Everything that shapes a Transformer, in the order in which it is met.
+
+    source_vocabulary, target_vocabulary: number of tokens, V.
+    tied_embeddings: whether source embedding, target embedding and output projection are one table.
+    positions: "sinusoidal", or "learned" for at most `max_length` tokens.
+    width: features per position, D; heads divide it.
+    feed_forward_width: features inside the feed-forward layer.
+    norm: "pre" or "post", where the layer norms stand; see `layers.Block`.
+    activation: "relu" or "gelu".
+    dropout: on embeddings and on the output of every sublayer; attention_dropout: on attention weights.
+
+    Raises: ValueError that names the field for a value that cannot be.
+    """
+
+    source_vocabulary: int
+    target_vocabulary: int
+    tied_embeddings: bool = True
+    positions: str = "sinusoidal"
+    max_length: int = 1024
+    width: int = 512
+    feed_forward_width: int = 2048
+    heads: int = 8
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    norm: str = "pre"
+    activation: str = "relu"
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kinds: dict[str, Any] = {"int": int, "bool": bool, "str": str, "float": (int, float)}
+            if not isinstance(value, kinds[str(field.type)]) or (isinstance(value, bool) and field.type != "bool"):
+                raise ValueError(f"{field.name} is {value!r}, expected {field.type}")
+            if field.type == "int" and value < 1:
+                raise ValueError(f"{field.name} is {value}, expected at least 1")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
+        choices = {"positions": ("sinusoidal", "learned"), "norm": ("pre", "post"), "activation": (*ACTIVATIONS,)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of: {', '.join(allowed)}")
+        if self.width % self.heads or self.width % 2:
+            raise ValueError(f"width is {self.width}, expected an even multiple of the {self.heads} heads")
+        if self.tied_embeddings and self.source_vocabulary != self.target_vocabulary:
+            raise ValueError(
+                "tied_embeddings needs one vocabulary, but source_vocabulary is "
+                f"{self.source_vocabulary} and target_vocabulary is {self.target_vocabulary}"
+            )
+
+
+# Shapes to choose from by name. "base" is the base model of Vaswani et al. 2017, table 3; "tiny" is the model that
+# Wu et al. 2021, "Good for Misconceived Reasons", train on Multi30k.
+PRESETS: dict[str, dict[str, Any]] = {
+    "toy": {"width": 64, "feed_forward_width": 256, "heads": 4, "encoder_layers": 2, "decoder_layers": 2},
+    "tiny": {"width": 128, "feed_forward_width": 256, "heads": 4, "encoder_layers": 4, "decoder_layers": 4},
+    "small": {"width": 256, "feed_forward_width": 1024, "heads": 4, "encoder_layers": 3, "decoder_layers": 3},
+    "base": {"width": 512, "feed_forward_width": 2048, "heads": 8, "encoder_layers": 6, "decoder_layers": 6},
+}
+
+
+class Stack(Module):
+    """Embeddings plus positions, then blocks: an encoder, or with cross-attention a decoder."""
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        embedding: Embedding,
+        layers: int,
+        generator: np.random.Generator,
+        *,
+        cross_attention: bool,
+    ):
+        self.embedding = embedding
+        self.positions = (
+            LearnedPositions(config.max_length, config.width, generator)
+            if config.positions == "learned"
+            else SinusoidalPositions(config.width)
+        )
+        self.blocks = [
+            Block(
+                config.width,
+                config.feed_forward_width,
+                config.heads,
+                generator,
+                cross_attention=cross_attention,
+                pre_norm=config.norm == "pre",
+                activation=config.activation,
+                rate=config.dropout,
+                attention_rate=config.attention_dropout,
+            )
+            for _ in range(layers)
+        ]
+        # Pre-norm leaves the sum of all residuals unnormalised, so one more norm follows the last block.
+        self.norm = LayerNorm(config.width) if config.norm == "pre" else None
+        self.rate = config.dropout
+
+    def __call__(
+        self,
+        ids: Array,
+        memory: Tensor | None = None,
+        *,
+        first: int = 0,
+        mask: Array | None = None,
+        memory_mask: Array | None = None,
+        causal: bool = False,
+        generator: Any = None,
+        cache: list[BlockCache] | None = None,
+    ) -> Tensor:
+        """(B, T) of token ids -> (B, T, D)
+
+        first: the position of the first id; larger than 0 when a cache holds the ones before.
+        The other arguments are those of `layers.Block`, with one cache per block.
+        """
+        x = self.positions(self.embedding(ids), first)
+        x = dropout(x, rate=self.rate, generator=generator)
+        for i, block in enumerate(self.blocks):
+            x = block(
+                x,
+                memory,
+                mask=mask,
+                memory_mask=memory_mask,
+                causal=causal,
+                generator=generator,
+                cache=None if cache is None else cache[i],
+            )
+        return x if self.norm is None else self.norm(x)
+
+
+class Transformer(Module):
+    """The encoder-decoder of Vaswani et al. 2017, figure 1; Phuong and Hutter 2022, algorithm 8.
+
+    generator: draws the initial weights.
+    dtype, device: of the parameters, and so of everything that is computed with them.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        generator: np.random.Generator,
+        *,
+        dtype: Any = np.float32,
+        device: str = "cpu",
+    ):
+        self.config = config
+        source = Embedding(config.source_vocabulary, config.width, generator)
+        target = source
+        self.output = None
+        if not config.tied_embeddings:
+            target = Embedding(config.target_vocabulary, config.width, generator)
+            self.output = Linear(config.width, config.target_vocabulary, generator, bias=False)
+        self.encoder = Stack(config, source, config.encoder_layers, generator, cross_attention=False)
+        self.decoder = Stack(config, target, config.decoder_layers, generator, cross_attention=True)
+        self.parameters = FlatParameters(self, dtype=dtype, device=device)
+
+    def replica(self) -> Transformer:
+        """Return a model over the same parameters, with gradients of its own: one for every further thread."""
+        twin = Transformer(self.config, np.random.default_rng(0))
+        twin.parameters = FlatParameters(twin, shared=self.parameters)
+        return twin
+
+    def __call__(self, source: Array, target: Array, generator: Any = None) -> Tensor:
+        """Score every next token of the target.
+
+        source: (B, T_source) token ids, padded with PAD at the end. target: (B, T_target), beginning with BEGIN.
+        generator: for dropout; without one nothing is dropped.
+        Returns the logits, (B, T_target, V): those at position t are for the token at t + 1.
+        """
+        memory, memory_mask = self.encode(source, generator)
+        return self.project(self.decode(target, memory, memory_mask, generator=generator))
+
+    def encode(self, source: Array, generator: Any = None) -> tuple[Tensor, Array]:
+        """(B, T_source) -> the memory (B, T_source, D), and its mask (B, 1, 1, T_source): True on real tokens"""
+        mask = (source != PAD)[:, None, None, :]
+        return self.encoder(source, mask=mask, generator=generator), mask
+
+    def decode(
+        self,
+        target: Array,
+        memory: Tensor,
+        memory_mask: Array,
+        *,
+        first: int = 0,
+        generator: Any = None,
+        cache: list[BlockCache] | None = None,
+    ) -> Tensor:
+        """(B, T_target) of ids, from position `first` on -> features (B, T_target, D)
+
+        Padding stands at the end, so the causal mask alone hides it from every real token before it.
+        """
+        return self.decoder(
+            target,
+            memory,
+            first=first,
+            memory_mask=memory_mask,
+            causal=True,
+            generator=generator,
+            cache=cache,
+        )
+
+    def project(self, features: Tensor) -> Tensor:
+        """(..., D) -> logits (..., V)"""
+        if self.output is None:
+            return linear(features, transpose(self.decoder.embedding.table, axes=(1, 0)), None)
+        return self.output(features)
+
+    def new_cache(self) -> list[BlockCache]:
+        """Return an empty cache for decoding one batch token by token."""
+        return [BlockCache() for _ in self.decoder.blocks]
