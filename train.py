@@ -43,17 +43,19 @@ class Recipe:
     """What a preset is trained with unless the command line says otherwise."""
 
     vocab_size: int
+    dropout: float
     learning_rate: float
     warmup: int
+    schedule: str
     batch_tokens: int
     steps: int
 
 
 RECIPES = {
-    "toy": Recipe(600, 5e-3, 200, 2048, 1400),
-    "tiny": Recipe(8000, 5e-3, 2000, 4096, 8000),
-    "small": Recipe(8000, 1e-3, 4000, 4096, 50_000),
-    "base": Recipe(37000, 7e-4, 4000, 4096, 100_000),
+    "toy": Recipe(600, 0.0, 1e-2, 200, "cosine", 2048, 2400),
+    "tiny": Recipe(8000, 0.3, 5e-3, 2000, "inverse-square-root", 4096, 7000),
+    "small": Recipe(8000, 0.1, 1e-3, 4000, "inverse-square-root", 4096, 50_000),
+    "base": Recipe(37_000, 0.1, 7e-4, 4000, "inverse-square-root", 4096, 100_000),
 }
 
 
@@ -67,8 +69,9 @@ def main() -> None:
     except (CheckpointError, DataError, DeviceError, TrainingError, VocabularyError) as error:
         sys.exit(f"train.py: error: {error}")
     except OSError as error:
-        sys.exit(f"train.py: error: {error.filename}: {error.strerror}")
+        sys.exit(f"train.py: error: {error.filename or options.out}: {error.strerror}")
     except KeyboardInterrupt:
+        say("interrupted")
         sys.exit(130)
 
 
@@ -138,7 +141,7 @@ def make_model(options: argparse.Namespace, vocabulary: int) -> Transformer:
         max_length=options.max_length + 1,  # BEGIN stands before the sentence
         norm=options.norm,
         activation=options.activation,
-        dropout=options.dropout,
+        dropout=RECIPES[options.preset].dropout if options.dropout is None else options.dropout,
         attention_dropout=options.attention_dropout,
         **PRESETS[options.preset],
     )
@@ -160,7 +163,7 @@ def make_training_options(options: argparse.Namespace, corpus: Corpus) -> Traini
         accumulate=options.accumulate,
         learning_rate=options.learning_rate or recipe.learning_rate,
         warmup=options.warmup or recipe.warmup,
-        schedule=options.schedule,
+        schedule=options.schedule or recipe.schedule,
         label_smoothing=options.label_smoothing,
         weight_decay=options.weight_decay,
         clip=options.clip,
@@ -221,6 +224,7 @@ def parse_arguments() -> argparse.Namespace:
     add_model_options(parser.add_argument_group("model"))
     add_training_options(parser.add_argument_group("training"))
     options = parser.parse_args()
+    options.out = options.out or Path("runs") / options.preset
     for split in ("", "valid_", "test_"):
         source, target = (f"--{split}{side}".replace("_", "-") for side in ("source", "target"))
         given = getattr(options, f"{split}source") is not None
@@ -239,7 +243,7 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-length", type=count, default=256, metavar="N", help="leave out sentences of more subwords"
     )
-    group.add_argument("--out", type=Path, default=Path("runs/toy"), metavar="DIR", help="where the run is written")
+    group.add_argument("--out", type=Path, metavar="DIR", help="where the run is written (default: runs/PRESET)")
     group.add_argument("--overwrite", action="store_true", help="replace a run that stands there")
 
 
@@ -249,7 +253,7 @@ def add_model_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--positions", choices=("sinusoidal", "learned"), default="sinusoidal", help="kind of positions")
     group.add_argument("--activation", choices=("relu", "gelu"), default="relu", help="bend of the feed-forward layers")
     group.add_argument("--untied", action="store_true", help="separate source, target and output embeddings")
-    group.add_argument("--dropout", type=share, default=0.1, metavar="P", help="on embeddings and sublayers")
+    group.add_argument("--dropout", type=share, metavar="P", help="on embeddings and sublayers")
     group.add_argument("--attention-dropout", type=share, default=0.0, metavar="P", help="on attention weights")
 
 
@@ -263,7 +267,7 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--accumulate", type=count, default=1, metavar="N", help="batches per update")
     group.add_argument("--learning-rate", type=above_zero, metavar="R", help="at its peak")
     group.add_argument("--warmup", type=count, metavar="N", help="steps until the peak")
-    group.add_argument("--schedule", choices=SCHEDULES, default=SCHEDULES[0], help="of the learning rate after it")
+    group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate after it")
     group.add_argument("--label-smoothing", type=share, default=0.1, metavar="E", help="mass spread over all subwords")
     group.add_argument("--weight-decay", type=share, default=0.0, metavar="W", help="of AdamW")
     group.add_argument("--clip", type=above_zero, default=1.0, metavar="NORM", help="largest norm of a gradient")

@@ -1,4 +1,4 @@
-"""The words of the toy corpus, English with German, and how they inflect in a noun phrase.
+"""The words of the toy corpus, English with German.
 
 Every word has exactly one translation. Where English has one form and German several, the
 grammar decides: "the" becomes der, die, das, den or dem by gender, number and case, and
@@ -8,157 +8,10 @@ Traits such as "person" or "portable" say which words may stand together; they k
 sentences plausible and have no other meaning.
 """
 
+from inflection import FIRST, PLURAL, SECOND, THIRD, Case, Noun, Pronoun, Verb, Word
+
+# The tables keep several words to a line.
 # fmt: off
-from dataclasses import dataclass
-from typing import Literal
-
-Case = Literal["nominative", "accusative", "dative"]
-Tense = Literal["present", "past", "modal"]
-Pair = tuple[str, str]  # the same in English and in German
-Table = dict[tuple[Case, str], str]
-
-CASES: tuple[Case, ...] = ("nominative", "accusative", "dative")
-COLUMNS = ("m", "f", "n", "plural")
-# Grammatical person, as an index into the present-tense forms of a German verb.
-FIRST, SECOND, THIRD, PLURAL = range(4)
-
-# ---------------------------------------------------------------- endings
-
-
-def table(*rows: str) -> Table:
-    """Read an inflection table: a row per case, a column per gender; "-" is no ending."""
-    return {
-        (case, column): cell.strip("-")
-        for case, row in zip(CASES, rows, strict=True)
-        for column, cell in zip(COLUMNS, row.split(), strict=True)
-    }
-
-
-DEFINITE_ARTICLE = table("der die das die", "den die das die", "dem der dem den")
-EIN_WORD = table("- e - e", "en e - e", "em er em en")
-# The less the determiner tells about gender and case, the more the adjective does.
-AFTER_DEFINITE = table("e e e en", "en e e en", "en en en en")
-AFTER_EIN_WORD = table("er e es en", "en e es en", "en en en en")
-WITHOUT_DETERMINER = table("er e es e", "en e es e", "em er em en")
-EIN_WORDS = {"a": "ein", "my": "mein", "your": "dein"}
-
-# ---------------------------------------------------------------- kinds of words
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word of one form per language; the traits say what it goes with."""
-
-    english: str
-    german: str
-    traits: str = ""
-
-    @property
-    def pair(self) -> Pair:
-        """The word in both languages."""
-        return self.english, self.german
-
-
-@dataclass(frozen=True)
-class Noun:
-    """A noun; a mass noun such as "milk" has no plural."""
-
-    english: str
-    english_plural: str
-    german: str
-    german_plural: str
-    gender: str
-    traits: str
-    weak: bool = False  # n-declension: der Junge, but den Jungen and dem Jungen
-
-    def inflect(self, case: Case, plural: bool) -> str:
-        """The German form for a case and number."""
-        if plural:
-            needs_n = case == "dative" and self.german_plural[-1] not in "ns"
-            return self.german_plural + ("n" if needs_n else "")
-        # Both weak nouns used here form the oblique singular like the plural.
-        return self.german_plural if self.weak and case != "nominative" else self.german
-
-
-@dataclass(frozen=True)
-class Verb:
-    """A verb, its forms, and the traits of the words it takes."""
-
-    english_forms: str  # base, third person, past (none where it would be ambiguous)
-    german_forms: str  # with ich, du, er, wir
-    perfect: str = ""  # auxiliary and participle
-    prefix: str = ""  # separable: "ruft ... an"
-    particle: str = ""  # after the object: "calls ... up"
-    preposition: str = ""  # before the object: "looks for ..."
-    subject: str = "person"
-    dative: str = ""
-    accusative: str = ""
-    partner: str = ""
-    place: str = ""
-    manner: str = ""
-    stative: bool = False  # without modal verb and adverbs
-
-
-@dataclass(frozen=True)
-class Pronoun:
-    """A pronoun with its English subject and object forms and its German case forms."""
-
-    english_forms: str
-    german_forms: str
-    person: int
-
-    def english(self, case: Case) -> str:
-        """The English form, which tells only subject and object apart."""
-        return self.english_forms.split()[case != "nominative"]
-
-    def german(self, case: Case) -> str:
-        """The German form in the given case."""
-        return self.german_forms.split()[CASES.index(case)]
-
-
-@dataclass(frozen=True)
-class NounPhrase:
-    """A determiner, perhaps an adjective, and a noun; "books" and "milk" need no determiner.
-
-    A negated phrase has "kein" in German; English negates the verb instead.
-    """
-
-    noun: Noun
-    determiner: str
-    plural: bool = False
-    adjective: Word | None = None
-    negated: bool = False
-
-    @property
-    def person(self) -> int:
-        """What the verb agrees with."""
-        return PLURAL if self.plural else THIRD
-
-    def english(self, case: Case) -> str:
-        """The English phrase, the same in every case."""
-        adjective = self.adjective.english + " " if self.adjective else ""
-        words = adjective + (self.noun.english_plural if self.plural else self.noun.english)
-        determiner = "an" if self.determiner == "a" and words[0] in "aeiou" else self.determiner
-        return f"{determiner} {words}" if determiner else words
-
-    def german(self, case: Case) -> str:
-        """The German phrase in the given case."""
-        cell: tuple[Case, str] = (case, "plural" if self.plural else self.noun.gender)
-        if self.determiner == "the":
-            determiner, endings = DEFINITE_ARTICLE[cell], AFTER_DEFINITE
-        elif self.determiner or self.negated:
-            stem = "kein" if self.negated else EIN_WORDS[self.determiner]
-            determiner, endings = stem + EIN_WORD[cell], AFTER_EIN_WORD
-        else:
-            determiner, endings = "", WITHOUT_DETERMINER
-        words = [determiner] if determiner else []
-        if self.adjective:
-            # "müde" has its final -e only where no ending follows.
-            words.append(self.adjective.german.rstrip("e") + endings[cell])
-        return " ".join([*words, self.noun.inflect(case, self.plural)])
-
-
-Nominal = NounPhrase | Pronoun
 
 # ---------------------------------------------------------------- pronouns and nouns
 
@@ -241,10 +94,10 @@ MANNERS = (
     Word("quietly", "leise"), Word("carefully", "vorsichtig"), Word("happily", "fröhlich"),
     Word("patiently", "geduldig"),
 )
-# English and German preposition, the case it governs, the kind of place it goes with.
+# English and German preposition, the case it governs, the traits of the nouns it goes with.
 PREPOSITIONS: dict[str, tuple[tuple[str, str, Case, str], ...]] = {
-    "with": (("with", "mit", "dative", ""),),
-    "for": (("for", "für", "accusative", ""),),
+    "with": (("with", "mit", "dative", "person"),),
+    "for": (("for", "für", "accusative", "person"),),
     "location": (
         ("in", "in", "dative", "room"), ("behind", "hinter", "dative", "building"),
         ("in front of", "vor", "dative", "building"),
@@ -267,63 +120,56 @@ VERBS = (
          accusative="person animal portable car", place="location"),
     Verb("look looks looked", "suche suchst sucht suchen", "hat gesucht", preposition="for",
          accusative="person animal portable", manner="quietly carefully patiently"),
-    Verb("buy buys bought", "kaufe kaufst kauft kaufen", "hat gekauft", accusative="goods",
-         partner="for"),
-    Verb("carry carries carried", "trage trägst trägt tragen", "hat getragen",
-         accusative="portable", place="direction", manner="slowly quickly carefully happily"),
-    Verb("read reads", "lese liest liest lesen", "hat gelesen", accusative="readable",
-         place="location", manner="slowly quickly quietly loudly"),
-    Verb("eat eats ate", "esse isst isst essen", "hat gegessen", accusative="food",
-         place="location", manner="slowly quickly happily"),
-    Verb("drink drinks drank", "trinke trinkst trinkt trinken", "hat getrunken",
-         accusative="drink", place="location", manner="slowly quickly carefully"),
-    Verb("visit visits visited", "besuche besuchst besucht besuchen", "hat besucht",
-         accusative="person"),
+    Verb("buy buys bought", "kaufe kaufst kauft kaufen", "hat gekauft", accusative="goods", partner="for"),
+    Verb("carry carries carried", "trage trägst trägt tragen", "hat getragen", accusative="portable", place="direction",
+         manner="slowly quickly carefully happily"),
+    Verb("read reads", "lese liest liest lesen", accusative="readable", place="location",
+         manner="slowly quickly quietly loudly"),
+    Verb("eat eats ate", "esse isst isst essen", "hat gegessen", accusative="food", place="location",
+         manner="slowly quickly happily"),
+    Verb("drink drinks drank", "trinke trinkst trinkt trinken", "hat getrunken", accusative="drink", place="location",
+         manner="slowly quickly carefully"),
+    Verb("visit visits visited", "besuche besuchst besucht besuchen", "hat besucht", accusative="person"),
     Verb("know knows", "kenne kennst kennt kennen", accusative="person", stative=True),
     Verb("have has", "habe hast hat haben", accusative="animal portable car", stative=True),
     # separable, with an accusative object
-    Verb("open opens opened", "mache machst macht machen", "hat aufgemacht", prefix="auf",
-         accusative="openable", manner="slowly quickly quietly carefully"),
-    Verb("close closes closed", "mache machst macht machen", "hat zugemacht", prefix="zu",
-         accusative="openable", manner="slowly quickly quietly carefully loudly"),
-    Verb("call calls called", "rufe rufst ruft rufen", "hat angerufen", prefix="an",
-         particle="up", accusative="person"),
-    Verb("pick picks picked", "hole holst holt holen", "hat abgeholt", prefix="ab", particle="up",
+    Verb("open opens opened", "mache machst macht machen", "hat aufgemacht", prefix="auf", accusative="openable",
+         manner="slowly quickly quietly carefully"),
+    Verb("close closes closed", "mache machst macht machen", "hat zugemacht", prefix="zu", accusative="openable",
+         manner="slowly quickly quietly carefully loudly"),
+    Verb("call calls called", "rufe rufst ruft rufen", "hat angerufen", prefix="an", particle="up",
          accusative="person"),
+    Verb("pick picks picked", "hole holst holt holen", "hat abgeholt", prefix="ab", particle="up", accusative="person"),
     # with a dative object
     Verb("help helps helped", "helfe hilfst hilft helfen", "hat geholfen", dative="person",
          manner="quickly patiently happily"),
     Verb("thank thanks thanked", "danke dankst dankt danken", "hat gedankt", dative="person"),
-    Verb("follow follows followed", "folge folgst folgt folgen", "ist gefolgt",
-         subject="person quadruped", dative="person animal", place="direction",
-         manner="slowly quickly quietly carefully"),
-    Verb("answer answers answered", "antworte antwortest antwortet antworten", "hat geantwortet",
-         dative="person", manner="slowly quickly quietly patiently"),
+    Verb("follow follows followed", "folge folgst folgt folgen", "ist gefolgt", subject="person quadruped",
+         dative="person animal", place="direction", manner="slowly quickly quietly carefully"),
+    Verb("answer answers answered", "antworte antwortest antwortet antworten", "hat geantwortet", dative="person",
+         manner="slowly quickly quietly patiently"),
     # with both
-    Verb("give gives gave", "gebe gibst gibt geben", "hat gegeben", dative="person",
-         accusative="portable"),
+    Verb("give gives gave", "gebe gibst gibt geben", "hat gegeben", dative="person", accusative="portable"),
     Verb("bring brings brought", "bringe bringst bringt bringen", "hat gebracht", dative="person",
          accusative="portable drink", manner="quickly"),
     # without an object
-    Verb("sleep sleeps slept", "schlafe schläfst schläft schlafen", "hat geschlafen",
-         subject="person animal", place="location"),
-    Verb("work works worked", "arbeite arbeitest arbeitet arbeiten", "hat gearbeitet",
-         place="location", partner="with", manner="slowly quickly quietly patiently"),
-    Verb("play plays played", "spiele spielst spielt spielen", "hat gespielt",
-         subject="person quadruped", place="location", partner="with",
+    Verb("sleep sleeps slept", "schlafe schläfst schläft schlafen", "hat geschlafen", subject="person animal",
+         place="location"),
+    Verb("work works worked", "arbeite arbeitest arbeitet arbeiten", "hat gearbeitet", place="location", partner="with",
+         manner="slowly quickly quietly patiently"),
+    Verb("play plays played", "spiele spielst spielt spielen", "hat gespielt", subject="person quadruped",
+         place="location", partner="with", manner="quietly loudly happily"),
+    Verb("sing sings sang", "singe singst singt singen", "hat gesungen", subject="person bird", place="location",
          manner="quietly loudly happily"),
-    Verb("sing sings sang", "singe singst singt singen", "hat gesungen", subject="person bird",
-         place="location", manner="quietly loudly happily"),
-    Verb("laugh laughs laughed", "lache lachst lacht lachen", "hat gelacht",
-         manner="quietly loudly happily"),
+    Verb("laugh laughs laughed", "lache lachst lacht lachen", "hat gelacht", manner="quietly loudly happily"),
     # of motion, with sein in the perfect
     GO,
-    Verb("come comes came", "komme kommst kommt kommen", "ist gekommen",
-         subject="person quadruped", place="direction", partner="with", manner="slowly quickly"),
-    Verb("run runs ran", "laufe läufst läuft laufen", "ist gelaufen", subject="person quadruped",
-         place="direction", manner="slowly quickly happily"),
-    Verb("get gets got", "stehe stehst steht stehen", "ist aufgestanden", prefix="auf",
-         particle="up", manner="slowly quickly quietly"),
+    Verb("come comes came", "komme kommst kommt kommen", "ist gekommen", subject="person quadruped", place="direction",
+         partner="with", manner="slowly quickly"),
+    Verb("run runs ran", "laufe läufst läuft laufen", "ist gelaufen", subject="person quadruped", place="direction",
+         manner="slowly quickly happily"),
+    Verb("get gets got", "stehe stehst steht stehen", "ist aufgestanden", prefix="auf", particle="up",
+         manner="slowly quickly quietly"),
 )
 # Verbs that take a that-clause.
 THINK = Verb("think thinks", "glaube glaubst glaubt glauben")
@@ -334,22 +180,3 @@ MODALS = WANT, MUST, CAN, SHOULD = (
     Verb("want wants", "will willst will wollen"), Verb("must", "muss musst muss müssen"),
     Verb("can", "kann kannst kann können"), Verb("should", "sollte solltest sollte sollten"),
 )
-
-# ---------------------------------------------------------------- combinations held out
-
-
-def pairs(text: str) -> tuple[Pair, ...]:
-    """Read pairs of words such as "man+cat"."""
-    return tuple((first, second) for first, second in (pair.split("+") for pair in text.split()))
-
-
-HELD_OUT_SUBJECT_OBJECT = pairs("""
-    man+cat man+letter woman+horse woman+apple child+book child+milk boy+bird boy+bag girl+dog
-    girl+newspaper teacher+key teacher+girl doctor+newspaper doctor+woman neighbour+flower
-    neighbour+door friend+lamp friend+coffee mother+picture mother+boy father+cake father+bag
-    sister+flower sister+child dog+man cat+bird
-""")
-HELD_OUT_VERB_ADVERB = pairs("""
-    open+slowly close+quietly read+quickly carry+carefully eat+happily sing+happily
-    work+patiently run+slowly answer+quickly
-""")

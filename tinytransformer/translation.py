@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from threadpoolctl import threadpool_limits
 
 from tinytransformer.checkpoint import load_model
 from tinytransformer.decoding import Hypothesis, beam_search, greedy
@@ -22,6 +25,8 @@ class Translator:
         self.model = model
         self.tokenizer = tokenizer
         self.length_ratio = length_ratio
+        learned = model.config.positions == "learned"
+        self.longest = model.config.max_length if learned else sys.maxsize  # tokens, END included
 
     @classmethod
     def load(cls, directory: Path, *, device: str = "cpu") -> Translator:
@@ -40,20 +45,23 @@ class Translator:
     ) -> list[str]:
         """Return a translation of every line, in order; of an empty line, an empty line.
 
+        Of a line that is longer than the positions that the model has learned, the beginning is translated.
+
         beam: hypotheses followed at once; 1 is greedy search. alpha: see `decoding.length_penalty`.
         batch_tokens: source tokens decoded together, padding and beam included.
         progress: is told, after each batch, how many lines it held.
         """
-        sources = [self.tokenizer.encode(line) for line in lines]
+        sources = [self.tokenizer.encode(line)[: self.longest - 1] for line in lines]  # END follows
         translations = [""] * len(lines)
         todo = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(sources[i]))
-        while todo:
-            longest = len(sources[todo[-1]]) + 1
-            size = max(1, batch_tokens // (longest * beam))
-            todo, batch = todo[:-size], todo[-size:]
-            for i, best in zip(batch, self._search([sources[i] for i in batch], beam, alpha), strict=True):
-                translations[i] = self.tokenizer.decode(best.ids)
-            progress(len(batch))
+        with threadpool_limits(limits=1, user_api="blas"):  # products of single positions are too small to share
+            while todo:
+                longest = len(sources[todo[-1]]) + 1
+                size = max(1, batch_tokens // (longest * beam))
+                todo, batch = todo[:-size], todo[-size:]
+                for i, best in zip(batch, self._search([sources[i] for i in batch], beam, alpha), strict=True):
+                    translations[i] = self.tokenizer.decode(best.ids)
+                progress(len(batch))
         return translations
 
     def _search(self, sources: list[list[int]], beam: int, alpha: float) -> list[Hypothesis]:
@@ -66,6 +74,6 @@ class Translator:
     def limit(self, length: int) -> int:
         """Return the most tokens that the translation of a source of `length` tokens may have, END included.
 
-        Longer than 99.9 % of the training pairs, so that it cuts runaways and not translations.
+        More than 99.9 % of the training pairs need, so that it cuts runaways and not translations.
         """
-        return math.ceil(self.length_ratio * length) + 10
+        return min(math.ceil(self.length_ratio * length) + 10, self.longest)
