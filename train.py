@@ -11,16 +11,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tinytransformer.backend import DEVICES, DeviceError, require_device
+from tinytransformer.backend import DEVICES, require_device
 from tinytransformer.checkpoint import CheckpointError, RunConfig, load_weights, save_config, write_atomically
+from tinytransformer.command_line import HelpFormatter, above_zero, count, errors_in_one_line, seed, share
 from tinytransformer.data import Corpus, DataError, encode_corpus, plan_batches, read_parallel
 from tinytransformer.evaluation import evaluate_translation
-from tinytransformer.tokenizer import Tokenizer, VocabularyError
+from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.training import (
     SCHEDULES,
     WEIGHTS,
     Progress,
-    TrainingError,
     TrainingOptions,
     Validation,
     ValidationSet,
@@ -63,16 +63,9 @@ def main() -> None:
     options = parse_arguments()
     if options.source is None:
         vars(options).update(TOY_FILES)
-    try:
+    with errors_in_one_line("train.py"):
         require_device(options.device)
         run(options)
-    except (CheckpointError, DataError, DeviceError, TrainingError, VocabularyError) as error:
-        sys.exit(f"train.py: error: {error}")
-    except OSError as error:
-        sys.exit(f"train.py: error: {error.filename or options.out}: {error.strerror}")
-    except KeyboardInterrupt:
-        say("interrupted")
-        sys.exit(130)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -217,8 +210,8 @@ def parse_arguments() -> argparse.Namespace:
     """Return the options of the command line; exit with status 2 if there is something wrong with them."""
     parser = argparse.ArgumentParser(
         description="Train a Transformer to translate. Without options: from English to German, on the toy corpus.",
-        epilog="Defaults that are not shown come with the preset.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="Where no default is shown, it comes with the preset.",
+        formatter_class=HelpFormatter,
     )
     add_data_options(parser.add_argument_group("data", "UTF-8 text; line n of one file translates line n of the other"))
     add_model_options(parser.add_argument_group("model"))
@@ -238,7 +231,7 @@ def parse_arguments() -> argparse.Namespace:
 def add_data_options(group: argparse._ArgumentGroup) -> None:
     for split, what in (("", "training"), ("valid-", "validation"), ("test-", "test")):
         for side in ("source", "target"):
-            group.add_argument(f"--{split}{side}", type=Path, metavar="FILE", help=f"{what} text, {side} language")
+            group.add_argument(f"--{split}{side}", type=Path, metavar="FILE", help=f"{what} text, {side} side")
     group.add_argument("--vocab-size", type=count, metavar="N", help="subwords, shared by both languages")
     group.add_argument(
         "--max-length", type=count, default=256, metavar="N", help="leave out sentences of more subwords"
@@ -275,38 +268,9 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed in the final test")
     group.add_argument("--replicas", type=count, default=2, metavar="N", help="threads that share each update")
     group.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="same seed and replicas, same machine: same bits"
+        "--seed", type=seed, default=1, metavar="N", help="same seed and replicas, same machine: same bits"
     )
     group.add_argument("--device", choices=DEVICES, default="cpu", help="where to compute")
-
-
-def count(text: str) -> int:
-    """Parse a whole number above zero."""
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
-    return int(text)
-
-
-def above_zero(text: str) -> float:
-    """Parse a number above zero."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
-    return number
-
-
-def share(text: str) -> float:
-    """Parse a number from 0 up to, but not including, 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up to, but not including, 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-from tinytransformer.backend import DEVICES, DeviceError
+from tinytransformer.backend import DEVICES
 from tinytransformer.checkpoint import CheckpointError
-from tinytransformer.tokenizer import VocabularyError
+from tinytransformer.command_line import HelpFormatter, count, errors_in_one_line
 from tinytransformer.translation import Translator
 
 LINES_AT_ONCE = 1024  # how many lines of standard input are read before they are translated
@@ -17,42 +19,44 @@ LINES_AT_ONCE = 1024  # how many lines of standard input are read before they ar
 
 def main() -> None:
     options = parse_arguments()
-    if not (options.model / "config.json").exists():
-        sys.exit(f"translate.py: error: {options.model} holds no trained model; run first: python train.py")
-    try:
+    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
+    with errors_in_one_line("translate.py"):
+        if not (options.model / "config.json").exists():
+            raise CheckpointError(f"{options.model} holds no trained model; run first: python train.py")
         translator = Translator.load(options.model, device=options.device)
-        for lines in [options.text] if options.text else batches_of_lines():
+        for lines in [options.text] if options.text else lines_of_standard_input():
             for translation in translator.translate(lines, beam=options.beam):
                 print(translation)
-    except (CheckpointError, DeviceError, VocabularyError) as error:
-        sys.exit(f"translate.py: error: {error}")
+        sys.stdout.flush()
 
 
-def batches_of_lines():
-    """Yield the lines of standard input, some at a time, so that memory does not grow with their number."""
-    lines = []
-    for line in sys.stdin:
-        lines.append(line.rstrip("\r\n"))
-        if len(lines) == LINES_AT_ONCE:
-            yield lines
-            lines = []
-    yield lines
+def lines_of_standard_input() -> Iterator[list[str]]:
+    """Yield the lines, some at a time, so that memory does not grow with their number. Only "\\n" ends a line."""
+    numbered = enumerate(sys.stdin.buffer, start=1)
+    while some := list(islice(numbered, LINES_AT_ONCE)):
+        yield [decode(line.removesuffix(b"\n").removesuffix(b"\r"), number) for number, line in some]
+
+
+def decode(line: bytes, number: int) -> str:
+    """Decode UTF-8; what is not becomes U+FFFD, with a warning, so that no line is lost."""
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        print(f"translate.py: warning: line {number} is not UTF-8; bytes were replaced", file=sys.stderr)
+        return line.decode("utf-8", errors="replace")
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description="Translate sentences, or without any every line of standard input, one line out for each.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("text", nargs="*", metavar="SENTENCE", help="what to translate")
     parser.add_argument("--model", type=Path, default=Path("runs/toy"), metavar="DIR", help="directory of a run")
-    parser.add_argument("--beam", type=int, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy")
+    parser.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to compute")
-    options = parser.parse_args()
-    if options.beam < 1:
-        parser.error("argument --beam: expected at least 1")
-    return options
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

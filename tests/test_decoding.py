@@ -1,0 +1,228 @@
+"""The search, held against searches that are too slow to use: every hypothesis there is, by the whole model."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from tinytransformer.decoding import beam_search, greedy, length_penalty
+from tinytransformer.tape import recording
+from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
+
+V = 6  # the four special tokens and two more
+SOURCES = [[4, 5, 5, 4], [5], [], [4, 4, 5, 5, 4, 5, 4], [5, 4]]
+SPECIAL = (PAD, UNKNOWN, BEGIN)
+EXACT = {"rtol": 0, "atol": 1e-10}
+
+
+SHAPES = {
+    "plain": {},
+    "post-norm, learned": {"norm": "post", "positions": "learned", "max_length": 16},
+    "tied": {"tied_embeddings": True},
+}
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
+def model(request, make_model):
+    return make_model(V, **request.param)
+
+
+def next_log_probabilities(model, source, beginnings, forbidden=()):
+    """(N, T) of beginnings without BEGIN -> (N, T + 1, V), by the whole model, without padding and without a cache."""
+    sources = np.array([[*source, END]] * len(beginnings))
+    targets = np.array([[BEGIN, *beginning] for beginning in beginnings])
+    logits = model(sources, targets).data
+    result = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    result[..., list(forbidden)] = -np.inf
+    return result
+
+
+def score(log_probability, length, alpha):
+    return log_probability * 6**alpha / (5 + length) ** alpha
+
+
+def every_hypothesis(model, source, limit, alpha, forbidden=()):
+    """Return all hypotheses of at most `limit` tokens: (ids, ln p, score, finished), finished first, best first."""
+    words = [i for i in range(V) if i != END and i not in forbidden]
+    beginnings = list(itertools.product(words, repeat=limit))
+    table = next_log_probabilities(model, source, beginnings, forbidden)
+    found = {}
+    for beginning, log_p in zip(beginnings, table, strict=True):
+        total = 0.0
+        for t, word in enumerate(beginning):
+            ended = total + log_p[t, END]
+            found[beginning[:t], True] = ended, score(ended, t + 1, alpha)
+            total += log_p[t, word]
+        found[beginning, False] = total, score(total, limit, alpha)
+    rows = [(list(ids), *values, finished) for (ids, finished), values in found.items()]
+    return sorted(rows, key=lambda row: (not row[3], -row[2]))
+
+
+def assert_same(hypotheses, rows):
+    assert [(h.ids, h.finished) for h in hypotheses] == [(row[0], row[3]) for row in rows]
+    np.testing.assert_allclose([h.log_probability for h in hypotheses], [row[1] for row in rows], **EXACT)
+    np.testing.assert_allclose([h.score for h in hypotheses], [row[2] for row in rows], **EXACT)
+
+
+@pytest.mark.parametrize(("alpha", "forbidden"), [(0.6, ()), (0.0, SPECIAL), (1.0, SPECIAL), (2.5, SPECIAL)])
+def test_a_beam_wide_enough_finds_every_hypothesis_in_order(model, alpha, forbidden):
+    """So the first is the best of all. Sentences of other lengths and limits in the batch change nothing."""
+    limits = [4, 2, 1, 3, 4]
+    beam = 800 if not forbidden else 32  # 156 finished and 625 cut hypotheses, or 15 and 16
+    results = beam_search(model, SOURCES, limits, beam=beam, forbidden=forbidden, alpha=alpha)
+    for hypotheses, source, limit in zip(results, SOURCES, limits, strict=True):
+        rows = every_hypothesis(model, source, limit, alpha, forbidden)
+        assert len(rows) <= beam
+        assert_same(hypotheses, rows)
+
+
+def plain_beam_search(model, source, limit, beam, alpha, forbidden):
+    """The same search for one sentence, written with sorted lists, computing every beginning anew."""
+    live, found = [([], 0.0)], []
+    for length in range(1, limit + 1):
+        table = next_log_probabilities(model, source, [ids for ids, _ in live], forbidden)[:, -1]
+        candidates = [
+            ([*ids, token], total + table[i, token]) for i, (ids, total) in enumerate(live) for token in range(V)
+        ]
+        candidates.sort(key=lambda candidate: -candidate[1])
+        ended = [(ids[:-1], total) for ids, total in candidates[:beam] if ids[-1] == END and total > -np.inf]
+        found += [(ids, total, score(total, length, alpha), True) for ids, total in ended]
+        live = [(ids, total) for ids, total in candidates if ids[-1] != END and total > -np.inf][:beam]
+        if len(found) >= beam:
+            break
+    else:
+        found += [(ids, total, score(total, limit, alpha), False) for ids, total in live]
+    return sorted(found, key=lambda row: (not row[3], -row[2]))[:beam]
+
+
+@pytest.mark.parametrize("beam", [1, 2, 3, 5])
+@pytest.mark.parametrize("forbidden", [(), SPECIAL, (END, PAD)], ids=str)
+def test_a_narrow_beam_follows_the_best_beginnings(model, beam, forbidden):
+    limits = [9, 12, 5, 7, 1]
+    results = beam_search(model, SOURCES, limits, beam=beam, forbidden=forbidden)
+    for hypotheses, source, limit in zip(results, SOURCES, limits, strict=True):
+        assert_same(hypotheses, plain_beam_search(model, source, limit, beam, 0.6, forbidden))
+
+
+@pytest.mark.parametrize("forbidden", [(), SPECIAL, (END,)], ids=str)
+def test_greedy_search_takes_the_most_probable_token_each_time(model, forbidden):
+    limits = [9, 12, 5, 7, 1]
+    results = greedy(model, SOURCES, limits, forbidden=forbidden)
+    for hypothesis, source, limit in zip(results, SOURCES, limits, strict=True):
+        ids, total, finished = [], 0.0, False
+        while len(ids) < limit and not finished:
+            log_p = next_log_probabilities(model, source, [ids], forbidden)[0, -1]
+            total += log_p.max()
+            finished = log_p.argmax() == END
+            ids += [] if finished else [log_p.argmax()]
+        assert_same([hypothesis], [(ids, total, score(total, len(ids) + finished, 0.6), finished)])
+
+
+def test_a_beam_of_one_is_greedy(make_model):
+    ends = set()
+    for seed in range(8):
+        model = make_model(V, seed=seed)
+        for alpha in (0.0, 0.6):
+            one = beam_search(model, SOURCES, [10] * 5, beam=1, forbidden=SPECIAL, alpha=alpha)
+            plain = greedy(model, SOURCES, [10] * 5, forbidden=SPECIAL, alpha=alpha)
+            assert [len(hypotheses) for hypotheses in one] == [1] * 5
+            assert_same([h for (h,) in one], [(h.ids, h.log_probability, h.score, h.finished) for h in plain])
+            ends |= {h.finished for h in plain}
+    assert ends == {True, False}  # the models end some sentences and run on in others
+
+
+def searches(model, sources, limits, **options):
+    return [
+        [[h] for h in greedy(model, sources, limits, **options)],
+        beam_search(model, sources, limits, beam=3, **options),
+    ]
+
+
+def test_no_sentence_feels_the_others(model):
+    """Alone, in a batch, in another order, twice: the same hypotheses and probabilities."""
+    limits = [9, 12, 5, 7, 1]
+    for kind, together in enumerate(searches(model, SOURCES, limits)):
+        rows = [[(h.ids, h.log_probability, h.score, h.finished) for h in hypotheses] for hypotheses in together]
+        orders = [[0], [1], [2], [3], [4], [4, 3, 2, 1, 0], [2, 0, 0, 3, 2, 1]]
+        for order in orders:
+            again = searches(model, [SOURCES[i] for i in order], [limits[i] for i in order])[kind]
+            for hypotheses, i in zip(again, order, strict=True):
+                assert_same(hypotheses, rows[i])
+
+
+@pytest.mark.parametrize("limits", [[1, 1, 1, 1, 1], [3, 1, 7, 2, 5]])
+def test_limits_hold(model, limits):
+    """A translation that cannot end has exactly as many tokens as it may; one that can has at most as many."""
+    for results in searches(model, SOURCES, limits, forbidden=(END,)):
+        for hypotheses, limit in zip(results, limits, strict=True):
+            assert all(len(h.ids) == limit and not h.finished for h in hypotheses)
+    for results in searches(model, SOURCES, limits):
+        for hypotheses, limit in zip(results, limits, strict=True):
+            assert all(len(h.ids) + 1 <= limit if h.finished else len(h.ids) == limit for h in hypotheses)
+
+
+def test_forbidden_ids_are_not_produced(make_model):
+    free, bound = set(), set()
+    for seed in range(8):
+        model = make_model(V, seed=seed)
+        for found, forbidden in ((free, ()), (bound, (*SPECIAL, 5))):
+            for results in searches(model, SOURCES, [6] * 5, forbidden=forbidden):
+                found |= {i for hypotheses in results for h in hypotheses for i in h.ids}
+    assert free == {*SPECIAL, 4, 5}  # what is forbidden would have been produced
+    assert bound == {4}
+
+
+@pytest.mark.parametrize(
+    ("length", "alpha", "value"),
+    [(1, 0.6, 1), (7, 1, 2), (13, 1, 3), (7, 0.6, 2**0.6), (19, 0.5, 2), (19, 2, 16), (400, 0, 1)],
+)
+def test_the_length_penalty_is_that_of_equation_14(length, alpha, value):
+    """lp(Y) = (5 + |Y|)^alpha / (5 + 1)^alpha"""
+    assert length_penalty(length, alpha) == pytest.approx(value, rel=1e-14)
+    assert length_penalty(length, alpha) == pytest.approx((5 + length) ** alpha / 6**alpha, rel=1e-14)
+
+
+def test_without_a_length_penalty_the_score_is_the_log_probability(model):
+    for results in searches(model, SOURCES, [6] * 5, alpha=0.0):
+        assert all(h.score == h.log_probability for hypotheses in results for h in hypotheses)
+
+
+def test_a_larger_alpha_favours_longer_translations(make_model):
+    """Every log-probability is negative, and divided by more the longer the translation is."""
+    lengths = []
+    for alpha in (0.0, 0.6, 3.0):
+        results = [beam_search(make_model(V, seed=s), SOURCES, [8] * 5, beam=4, alpha=alpha) for s in range(6)]
+        lengths.append(sum(len(hypotheses[0].ids) for result in results for hypotheses in result))
+    assert lengths[0] < lengths[1] < lengths[2]
+
+
+@pytest.mark.parametrize("search", [greedy, lambda *args: beam_search(*args, beam=3)], ids=["greedy", "beam"])
+def test_nothing_is_recorded_and_nothing_is_dropped(make_model, monkeypatch, search):
+    """No step leaves a node on the tape or draws from a generator, and recording goes on afterwards."""
+    model = make_model(V, dropout=0.5, attention_dropout=0.5)
+    outputs, decode = [], model.decode
+
+    def spy(*args, **options):
+        outputs.append(decode(*args, **options))
+        return outputs[-1]
+
+    monkeypatch.setattr(model, "decode", spy)
+    assert search(model, SOURCES, [5] * 5) == search(model, SOURCES, [5] * 5)
+    assert outputs
+    assert not any(output.requires_grad for output in outputs)
+    assert not model.parameters.grad.any()
+    assert recording.get()
+
+
+def test_every_step_computes_one_position(make_model, monkeypatch):
+    """The cache holds what was decoded before: the decoder is given one token at a time, at its place."""
+    model, seen = make_model(V), []
+    decode = model.decode
+
+    def spy(target, *args, first, **options):
+        seen.append((target.shape, first))
+        return decode(target, *args, first=first, **options)
+
+    monkeypatch.setattr(model, "decode", spy)
+    beam_search(model, SOURCES, [4] * 5, beam=2, forbidden=(END,))
+    assert seen == [((10, 1), first) for first in range(4)]

@@ -1,0 +1,83 @@
+"""Scores: sacrebleu's own numbers, and a loss that can be computed by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import sacrebleu
+
+from tinytransformer.evaluation import Loss, evaluate_loss, evaluate_translation, score
+from tinytransformer.tape import recording
+from tinytransformer.transformer import BEGIN, END
+
+REFERENCES = ["Der alte Mann sieht den Hund.", "Sie ist nicht krank, sagt er.", "Wir gehen heute in die große Stadt."]
+HYPOTHESES = ["Der alte Mann sieht die Katze.", "sie ist nicht krank, sagt er.", "Wir gehen in die Stadt."]
+
+
+def test_scores_are_those_of_sacrebleu():
+    """Cased, tokenised with 13a, and signed so that others can repeat them."""
+    result = score(HYPOTHESES, REFERENCES)
+    assert result.bleu == sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES]).score
+    assert result.chrf == sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES]).score
+    assert 10 < result.bleu < 90
+    assert result.bleu != score([h.lower() for h in HYPOTHESES], REFERENCES).bleu
+    for part in ("nrefs:1", "case:mixed", "tok:13a", "smooth:exp", f"version:{sacrebleu.__version__}"):
+        assert part in result.bleu_signature
+    assert "nc:6" in result.chrf_signature
+
+
+def test_a_perfect_translation_scores_100():
+    result = score(REFERENCES, REFERENCES)
+    assert result.bleu == pytest.approx(100)
+    assert result.chrf == pytest.approx(100)
+
+
+def test_each_translation_has_its_own_reference():
+    assert score(REFERENCES[1:] + REFERENCES[:1], REFERENCES).bleu < 50
+
+
+@pytest.mark.parametrize(("hypotheses", "references"), [([], []), (["a"], []), (["a"], ["a", "b"])])
+def test_lines_that_do_not_match_are_not_scored(hypotheses, references):
+    words = f"{len(hypotheses)} translations cannot be scored against {len(references)} references"
+    with pytest.raises(ValueError, match=words):
+        score(hypotheses, references)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    random = np.random.default_rng(0)
+    return [tuple(random.integers(4, 12, size).tolist() for size in random.integers(1, 9, 2)) for _ in range(25)]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 20, 64, 4096])
+def test_the_loss_is_the_mean_over_all_tokens(make_model, pairs, batch_tokens):
+    """-ln p of every target token and END, from one unpadded sentence at a time; nothing is dropped or smoothed."""
+    model = make_model(12, dropout=0.5, attention_dropout=0.5)
+    losses = []
+    for source, target in pairs:
+        logits = model(np.array([[*source, END]]), np.array([[BEGIN, *target]])).data[0]
+        log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        losses += [-log_p[t, token] for t, token in enumerate([*target, END])]
+    loss = evaluate_loss(model, pairs, batch_tokens)
+    assert loss.per_token == pytest.approx(sum(losses) / len(losses), rel=1e-12)
+    assert loss.perplexity == pytest.approx(math.exp(sum(losses) / len(losses)), rel=1e-12)
+    assert not model.parameters.grad.any()
+    assert recording.get()
+
+
+@pytest.mark.parametrize(("loss", "perplexity"), [(0.0, 1.0), (math.log(8), 8.0), (1e4, math.inf)])
+def test_perplexity_is_e_to_the_loss(loss, perplexity):
+    assert Loss(loss).perplexity == pytest.approx(perplexity)
+
+
+def test_translations_are_scored_in_order():
+    class Upper:
+        def translate(self, lines, *, beam, progress):
+            progress(beam)
+            return [line.upper() for line in lines]
+
+    told = []
+    result, translations = evaluate_translation(Upper(), HYPOTHESES, REFERENCES, beam=3, progress=told.append)
+    assert translations == [line.upper() for line in HYPOTHESES]
+    assert result == score(translations, REFERENCES)
+    assert told == [3]

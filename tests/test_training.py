@@ -1,0 +1,241 @@
+"""The loop: it learns, it can be repeated, its parts add up, and it keeps the best."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tinytransformer import training
+from tinytransformer.checkpoint import load_weights
+from tinytransformer.data import Corpus, make_batch
+from tinytransformer.decoding import greedy
+from tinytransformer.evaluation import evaluate_loss
+from tinytransformer.optim import cosine, inverse_square_root
+from tinytransformer.training import (
+    Replicas,
+    TrainingError,
+    TrainingOptions,
+    Validation,
+    ValidationSet,
+    generator_for,
+    learning_rate,
+    train,
+)
+from tinytransformer.transformer import Transformer, TransformerConfig
+
+OPTIONS = TrainingOptions(steps=6, batch_tokens=60, learning_rate=1e-2, warmup=3)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    """Fifty sentences that say the same on both sides."""
+    random = np.random.default_rng(0)
+    lines = [random.integers(4, 12, size).tolist() for size in random.integers(2, 6, 50)]
+    return Corpus([(line, line) for line in lines], 0, 0)
+
+
+def trained(make_model, corpus, options, *, dtype=np.float32, **changes):
+    """Return the parameters after training, and what was reported."""
+    model, reports = make_model(12, dtype=dtype, scale=1.0, **changes), []
+    train(model, corpus, options, report=reports.append)
+    return model.parameters.data.tobytes(), reports
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_the_same_seed_gives_the_same_bytes(make_model, corpus, replicas):
+    options = replace(OPTIONS, replicas=replicas)
+    first = trained(make_model, corpus, options, dropout=0.3)
+    assert trained(make_model, corpus, options, dropout=0.3) == first
+    assert trained(make_model, corpus, replace(options, seed=2), dropout=0.3)[0] != first[0]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_seed_decides_order_and_dropout(make_model, corpus, dropout):
+    """Without dropout another seed still means another order; with all in one batch, only dropout is left."""
+    together = replace(OPTIONS, batch_tokens=10**6)
+    for options, differs in ((OPTIONS, True), (together, dropout > 0)):
+        reports = [trained(make_model, corpus, replace(options, seed=s), dropout=dropout)[1] for s in (1, 2)]
+        losses = [[r.loss for r in part] for part in reports]
+        assert np.allclose(*losses, rtol=1e-4) != differs
+
+
+def gradient(make_model, parts, replicas=1, **changes):
+    model = make_model(12, **{"dropout": 0.0, **changes})
+    with Replicas(model, replace(OPTIONS, replicas=replicas)) as threads:
+        loss = threads.gradient(parts, sum(part.tokens for part in parts), 1)
+    return np.array([loss, *model.parameters.grad])
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 7])
+@pytest.mark.parametrize("cuts", [[50], [25, 50], [1, 2, 30, 50]])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(make_model, corpus, replicas, cuts):
+    """Accumulated or shared among threads: loss and gradient are those of the mean over all tokens."""
+    whole = gradient(make_model, [make_batch(corpus.pairs)])
+    parts = [make_batch(corpus.pairs[a:b]) for a, b in zip([0, *cuts], cuts, strict=False)]
+    np.testing.assert_allclose(gradient(make_model, parts, replicas), whole, rtol=0, atol=1e-12 * np.abs(whole).max())
+
+
+def test_threads_drop_different_features(make_model, corpus):
+    """Two threads with the same sentences: their gradients are no copies of each other."""
+    batch = make_batch([corpus.pairs[0]] * 2)
+    once = gradient(make_model, [make_batch([corpus.pairs[0]])], dropout=0.3)
+    assert not np.allclose(gradient(make_model, [batch], 2, dropout=0.3), once)
+
+
+def test_accumulating_is_training_with_larger_batches(make_model):
+    """Sentences of one length, without dropout: two batches of five an update, or one of ten."""
+    lines = [np.random.default_rng(i).integers(4, 12, 5).tolist() for i in range(10)]
+    corpus = Corpus([(line, line) for line in lines], 0, 0)
+    results = []
+    for options in (replace(OPTIONS, batch_tokens=30, accumulate=2), replace(OPTIONS, batch_tokens=60)):
+        parameters, reports = trained(make_model, corpus, options, dropout=0.0, dtype=np.float64)
+        assert [(r.step, r.epoch, r.tokens) for r in reports] == [(step, step, 60) for step in range(1, 7)]
+        results.append(np.frombuffer(parameters))
+    np.testing.assert_allclose(*results, rtol=0, atol=1e-6)
+
+
+def test_every_update_is_reported_with_its_learning_rate(make_model, corpus):
+    for schedule in training.SCHEDULES:
+        options = replace(OPTIONS, schedule=schedule, steps=5)
+        _, reports = trained(make_model, corpus, options)
+        assert [r.step for r in reports] == [1, 2, 3, 4, 5]
+        assert [r.learning_rate for r in reports] == [learning_rate(step, options) for step in range(1, 6)]
+        assert all(r.tokens > 0 and math.isfinite(r.loss) and r.epoch >= 1 for r in reports)
+
+
+def test_the_schedule_is_the_one_asked_for():
+    options = TrainingOptions(steps=100, learning_rate=0.5, warmup=10)
+    for step in (1, 5, 10, 40, 100):
+        waving = replace(options, schedule="cosine")
+        assert learning_rate(step, options) == inverse_square_root(step, peak=0.5, warmup=10)
+        assert learning_rate(step, waving) == cosine(step, peak=0.5, warmup=10, total=100)
+    assert learning_rate(5, options) == 0.25
+    assert learning_rate(40, options) == 0.25
+
+
+def test_a_step_is_as_large_as_its_learning_rate(make_model, corpus):
+    """Adam's first step moves every parameter that has a gradient by the rate: here half of the peak."""
+    model = make_model(12, dropout=0.0)
+    before = model.parameters.data.copy()
+    train(model, corpus, replace(OPTIONS, steps=1, warmup=2))
+    moved = np.abs(model.parameters.data - before)
+    assert moved.max() == pytest.approx(5e-3, rel=1e-6)
+    assert np.median(moved) == pytest.approx(5e-3, rel=1e-3)
+
+
+def test_epochs_are_counted_and_shuffled_anew(make_model, corpus):
+    options = replace(OPTIONS, steps=30)
+    numbered = training._endless_batches(corpus, options)
+    epochs = {1: [], 2: []}
+    while (item := next(numbered))[0] <= 2:
+        epochs[item[0]] += [tuple(row) for row in item[1].source.tolist()]
+    trim = [sorted(tuple(i for i in row if i) for row in epochs[epoch]) for epoch in (1, 2)]
+    assert trim[0] == trim[1] == sorted((*source, 3) for source, _ in corpus.pairs)
+    assert epochs[1] != epochs[2]
+
+
+def test_a_copy_is_learned(corpus):
+    """In a few seconds the loss falls to nearly nothing, and the model copies sentences that it never saw."""
+    random = np.random.default_rng(1)
+    lines = [random.integers(4, 12, size).tolist() for size in random.integers(2, 6, 2000)]
+    config = TransformerConfig(12, 12, width=32, feed_forward_width=64, heads=2, encoder_layers=1, decoder_layers=1)
+    model, reports = Transformer(config, generator_for(1, 0)), []
+    options = TrainingOptions(steps=400, batch_tokens=400, learning_rate=1e-2, warmup=50, label_smoothing=0.0)
+    train(model, Corpus([(line, line) for line in lines], 0, 0), options, report=reports.append)
+    assert reports[0].loss > 2
+    assert evaluate_loss(model, corpus.pairs).per_token < 0.05
+    sources = [source for source, _ in corpus.pairs]
+    assert [h.ids for h in greedy(model, sources, [10] * len(sources))] == sources
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_loss_that_is_not_finite_ends_the_training(make_model, corpus, monkeypatch, replicas):
+    """At step 3 a weight overflows: the message names the step, and the parameters stay as they were."""
+    model, compute, before = make_model(12, dtype=np.float32), Replicas.gradient, []
+
+    def overflow(self, parts, tokens, step):
+        if step == 3:
+            model.parameters.named["decoder.norm.gain"].data[...] = 3e38
+            before.append(model.parameters.data.copy())
+        return compute(self, parts, tokens, step)
+
+    monkeypatch.setattr(Replicas, "gradient", overflow)
+    reports, validations = [], []
+    options = replace(OPTIONS, replicas=replicas)
+    with pytest.raises(TrainingError, match=r"^step 3: the loss is (nan|inf) and the norm .* learning rate"):
+        train(model, corpus, options, report=reports.append, validate=lambda *_: validations.append(_))
+    assert [r.step for r in reports] == [1, 2]
+    assert not validations
+    np.testing.assert_array_equal(model.parameters.data, before[0])
+
+
+def test_gradients_are_clipped(make_model, corpus, monkeypatch):
+    norms, update = [], training.Adam.update
+
+    def spy(self, rate):
+        norms.append(np.linalg.norm(self.parameters.grad))
+        update(self, rate)
+
+    monkeypatch.setattr(training.Adam, "update", spy)
+    trained(make_model, corpus, replace(OPTIONS, clip=0.01), dtype=np.float64)
+    np.testing.assert_allclose(norms, 0.01, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("every", "steps"), [(2, [2, 4, 6]), (4, [4, 6]), (100, [6])])
+def test_validation_comes_regularly_and_after_the_last_step(make_model, corpus, every, steps):
+    """It is given the mean loss per token since the last time."""
+    model, reports, calls = make_model(12, dtype=np.float64), [], []
+    options = replace(OPTIONS, valid_every=every)
+    train(model, corpus, options, report=reports.append, validate=lambda *call: calls.append(call))
+    assert [step for step, _, _ in calls] == steps
+    for first, (last, loss, speed) in zip([0, *steps], calls, strict=False):
+        part = reports[first:last]
+        assert loss == pytest.approx(sum(r.loss * r.tokens for r in part) / sum(r.tokens for r in part))
+        assert speed > 0
+
+
+GOOD, FAIR, BAD = ("a b c d e f g h", "a b c d e f x y", "x y z")
+
+
+class Programmed:
+    """A translator whose translations at each validation are given."""
+
+    def __init__(self, model, translations):
+        self.model = model
+        self.translations = iter(translations)
+
+    def translate(self, lines, **_):
+        return [next(self.translations)] * len(lines)
+
+
+@pytest.mark.parametrize(
+    ("translations", "best"),
+    [([BAD, GOOD, FAIR], 2), ([FAIR, BAD, GOOD], 3), ([GOOD, FAIR, BAD], 1), ([FAIR, GOOD, GOOD], 3), (None, 3)],
+)
+def test_the_best_weights_are_kept(make_model, corpus, tmp_path, translations, best):
+    """Best is the highest BLEU, of equals the latest; and without a validation set the latest."""
+    model, announced = make_model(12, dtype=np.float32), []
+    held_out = translations and ValidationSet(corpus, ["source"], [GOOD])
+    validation = Validation(tmp_path, Programmed(model, translations or []), held_out, announced.append)
+    weights, losses = [], []
+    for step in (1, 2, 3):
+        model.parameters.data[...] *= 1 + step / 10
+        weights.append(model.parameters.data.copy())
+        losses.append(evaluate_loss(model, corpus.pairs))
+        validation(step, 2.34567, 1000.4)
+    load_weights(tmp_path / "model.safetensors", model)
+    np.testing.assert_array_equal(model.parameters.data, weights[best - 1])
+
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(row["training_loss"] == 2.3457 and row["tokens_per_second"] == 1000 for row in rows)
+    if held_out:
+        assert [row["valid_loss"] for row in rows] == [round(loss.per_token, 4) for loss in losses]
+        assert [row["valid_perplexity"] for row in rows] == [round(loss.perplexity, 3) for loss in losses]
+        assert [row["valid_bleu"] == 100 for row in rows] == [text == GOOD for text in translations]
+    else:
+        assert not any("valid_loss" in row for row in rows)
+    assert [str(row["step"]) in line for row, line in zip(rows, announced, strict=True)] == [True] * 3

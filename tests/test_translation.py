@@ -1,0 +1,141 @@
+"""Lines in, lines out: one for one, in order, whatever the lines hold and however they are batched."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tinytransformer.checkpoint import RunConfig, save_config, save_weights
+from tinytransformer.decoding import beam_search, greedy
+from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
+from tinytransformer.translation import Translator
+
+LINES = [
+    "The old man sees the dog.",
+    "",
+    "Dog.",
+    "   ",
+    "In the evening a tired girl must play loudly in front of the station and the old man sees her.",
+    "\t",
+    "Is she ill?",
+    "The old man sees the dog.",
+    "\u2028\x85",
+    "犬 \U0001f415",
+]
+BLANK = [1, 3, 5, 8]
+
+
+@pytest.fixture(scope="module")
+def translator(make_model, tokenizer):
+    return Translator(make_model(len(tokenizer)), tokenizer, 0.5)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_every_line_is_translated_in_its_place(translator, beam):
+    """As alone, so in any batch; nothing comes of nothing."""
+    translations = translator.translate(LINES, beam=beam)
+    assert translations == [translator.translate([line], beam=beam)[0] for line in LINES]
+    assert [i for i, line in enumerate(translations) if line == ""] == BLANK
+    assert translations[0] == translations[7]
+    assert len(set(translations)) == len(LINES) - len(BLANK)
+    backward = translator.translate(LINES[::-1], beam=beam)
+    assert backward == translations[::-1]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 100])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_the_size_of_batches_does_not_matter(translator, monkeypatch, batch_tokens, beam):
+    """It bounds what is decoded together, padding and beam included; a longer line goes alone."""
+    expected, sizes, search = translator.translate(LINES, beam=beam), [], translator._search
+
+    def spy(sources, *args):
+        sizes.append((len(sources), max(map(len, sources)) + 1))
+        return search(sources, *args)
+
+    monkeypatch.setattr(translator, "_search", spy)
+    counts = []
+    assert translator.translate(LINES, beam=beam, batch_tokens=batch_tokens, progress=counts.append) == expected
+    assert all(count * longest * beam <= batch_tokens or count == 1 for count, longest in sizes)
+    assert counts == [count for count, _ in sizes]
+    assert sum(counts) == len(LINES) - len(BLANK)
+    assert batch_tokens < 100 or beam > 1 or max(counts) > 1
+
+
+@pytest.mark.parametrize("lines", [[], [""], ["", " "]])
+def test_nothing_to_translate(translator, lines):
+    assert translator.translate(lines) == [""] * len(lines)
+
+
+def test_what_is_searched_is_what_is_said(translator, tokenizer):
+    """The ids of the line, the limit, the forbidden ids, beam and alpha reach the search; the best is decoded."""
+    line = LINES[0]
+    source = tokenizer.encode(line)
+    limits, forbidden = [translator.limit(len(source))], tokenizer.forbidden()
+    best = greedy(translator.model, [source], limits, forbidden=forbidden)[0]
+    assert translator.translate([line]) == [tokenizer.decode(best.ids)]
+    for alpha in (0.0, 3.0):
+        best = beam_search(translator.model, [source], limits, beam=4, forbidden=forbidden, alpha=alpha)[0][0]
+        assert translator.translate([line], beam=4, alpha=alpha) == [tokenizer.decode(best.ids)]
+
+
+def wishing_model(make_model, wishes, vocabulary):
+    """A model that wants the ids of `wishes` at every step, the first most, and never to end."""
+    model = make_model(vocabulary)
+    norm = model.decoder.norm
+    norm.gain.data[...] = 0
+    norm.bias.data[...] = np.arange(len(norm.bias.data)) == 0  # so the logits are the first row of the output weights
+    row = model.output.weight.data[0]
+    row[...] = -np.arange(vocabulary)
+    row[list(wishes)] = 1000 - 10 * np.arange(len(wishes))
+    row[END] = -10_000
+    return model
+
+
+@pytest.mark.parametrize("beam", [1, 2, 4])
+def test_no_translation_breaks_its_line(make_model, tokenizer, beam):
+    """A model that wants nothing but line breaks and special ids has to say the next best thing."""
+    breaks = [i for i in range(len(tokenizer)) if {"\n", "\r"} & set(tokenizer.decode([i]))]
+    word = tokenizer.encode("Mann")[-1]
+    model = wishing_model(make_model, [*breaks, UNKNOWN, PAD, BEGIN, word], len(tokenizer))
+    translator = Translator(model, tokenizer, 1.5)
+    for line, translation in zip(LINES, translator.translate(LINES, beam=beam), strict=True):
+        count = 0 if not line.strip() else math.ceil(1.5 * len(tokenizer.encode(line))) + 10
+        if beam == 1:
+            assert translation == tokenizer.decode([word] * count)  # until the limit
+        assert not {"\n", "\r"} & set(translation)
+        assert bool(translation) == bool(count)
+
+
+@pytest.mark.parametrize(("length", "limit"), [(0, 10), (1, 12), (4, 16), (10, 25)])
+def test_the_limit_follows_the_length_ratio(make_model, tokenizer, length, limit):
+    assert Translator(make_model(9), tokenizer, 1.5).limit(length) == limit
+
+
+@pytest.mark.parametrize("longest", [1, 2, 8])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_of_a_line_longer_than_the_positions_the_beginning_is_translated(make_model, tokenizer, longest, beam):
+    """The source with END and the translation with BEGIN have as many tokens as there are positions."""
+    model = make_model(len(tokenizer), positions="learned", max_length=longest)
+    translator = Translator(model, tokenizer, 2.0)
+    assert translator.limit(500) == longest
+    source = tokenizer.encode(LINES[4])[: longest - 1]
+    best = beam_search(model, [source], [longest], beam=beam, forbidden=tokenizer.forbidden())[0][0]
+    assert translator.translate(["", LINES[4]], beam=beam) == ["", tokenizer.decode(best.ids)]
+
+
+def test_sinusoidal_positions_have_no_end(make_model, tokenizer):
+    translator = Translator(make_model(len(tokenizer), max_length=4), tokenizer, 0.01)
+    assert translator.limit(5000) == 60
+    short, long = translator.translate([LINES[4], LINES[4] * 3])
+    assert short
+    assert long
+
+
+def test_a_translator_is_loaded_from_a_run(make_model, tokenizer, tmp_path):
+    model = make_model(len(tokenizer), dtype=np.float32)
+    save_config(tmp_path, RunConfig(model.config, 0.75, {}))
+    (tmp_path / "tokenizer.model").write_bytes(tokenizer.model)
+    save_weights(tmp_path / "model.safetensors", model)
+    translator = Translator.load(tmp_path)
+    assert translator.length_ratio == 0.75
+    assert translator.translate(LINES) == Translator(model, tokenizer, 0.75).translate(LINES)

@@ -1,0 +1,78 @@
+"""What the scripts share: kinds of arguments, help that reads well, and errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tinytransformer.backend import DeviceError
+from tinytransformer.checkpoint import CheckpointError
+from tinytransformer.data import DataError
+from tinytransformer.tokenizer import VocabularyError
+from tinytransformer.training import TrainingError
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Shows the default of an option where it has one that says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        shown = action.option_strings and action.default not in (None, False, argparse.SUPPRESS)
+        return f"{action.help} (default: %(default)s)" if shown else action.help or ""
+
+
+def count(text: str) -> int:
+    """Parse a whole number above zero."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Parse a whole number, zero or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from zero up")
+    return int(text)
+
+
+def above_zero(text: str) -> float:
+    """Parse a number above zero."""
+    number = _number(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    return number
+
+
+def share(text: str) -> float:
+    """Parse a number from 0 up to, but not including, 1."""
+    number = _number(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up to, but not including, 1")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+@contextmanager
+def errors_in_one_line(script: str) -> Iterator[None]:
+    """Turn an error that the user can mend into one line on standard error, and exit with status 1."""
+    try:
+        yield
+    except (CheckpointError, DataError, DeviceError, TrainingError, VocabularyError) as error:
+        sys.exit(f"{script}: error: {error}")
+    except BrokenPipeError:
+        # Whoever read the output has gone; without this Python would complain once more when it closes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        sys.exit(f"{script}: error: {error.filename}: {error.strerror}" if error.filename else f"{script}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
