@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tinytransformer.backend import DEVICES, require_device
-from tinytransformer.checkpoint import CheckpointError, RunConfig, load_weights, save_config, write_atomically
+from tinytransformer.checkpoint import FILES, CheckpointError, RunConfig, load_weights, save_config, write_atomically
 from tinytransformer.command_line import HelpFormatter, above_zero, count, errors_in_one_line, seed, share
 from tinytransformer.data import Corpus, DataError, encode_corpus, plan_batches, read_parallel
 from tinytransformer.evaluation import evaluate_translation
@@ -86,9 +86,10 @@ def run(options: argparse.Namespace) -> None:
     translator = Translator(model, tokenizer, corpus.length_ratio())
 
     options.out.mkdir(parents=True, exist_ok=True)
+    for name in FILES:  # weights of an earlier run must not stand beside the vocabulary of this one
+        (options.out / name).unlink(missing_ok=True)
     write_atomically(options.out / "tokenizer.model", tokenizer.model)
     save_config(options.out, RunConfig(model.config, translator.length_ratio, asdict(training)))
-    (options.out / "metrics.jsonl").unlink(missing_ok=True)
     say(
         f"preset {options.preset}: {model.parameters.data.size:,} parameters, {len(tokenizer)} subwords, "
         f"{len(corpus.pairs):,} sentence pairs, {training.steps:,} steps, into {options.out}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -24,7 +25,9 @@ def main() -> None:
         if not (options.model / "config.json").exists():
             raise CheckpointError(f"{options.model} holds no trained model; run first: python train.py")
         translator = Translator.load(options.model, device=options.device)
-        for lines in [options.text] if options.text else lines_of_standard_input():
+        # An argument that is not UTF-8 arrives with its bytes as surrogates, which encoding turns back.
+        sentences = [decode(os.fsencode(text), number) for number, text in enumerate(options.text, start=1)]
+        for lines in [sentences] if sentences else lines_of_standard_input():
             for translation in translator.translate(lines, beam=options.beam):
                 print(translation)
         sys.stdout.flush()
@@ -34,7 +37,10 @@ def lines_of_standard_input() -> Iterator[list[str]]:
     """Yield the lines, some at a time, so that memory does not grow with their number. Only "\\n" ends a line."""
     numbered = enumerate(sys.stdin.buffer, start=1)
     while some := list(islice(numbered, LINES_AT_ONCE)):
-        yield [decode(line.removesuffix(b"\n").removesuffix(b"\r"), number) for number, line in some]
+        lines = [decode(line.removesuffix(b"\n").removesuffix(b"\r"), number) for number, line in some]
+        if some[0][0] == 1:
+            lines[0] = lines[0].removeprefix("\ufeff")  # a byte order mark is no text
+        yield lines
 
 
 def decode(line: bytes, number: int) -> str:

@@ -21,15 +21,17 @@ from tinytransformer.tensor import OPS, Tensor
 from tinytransformer.training import add_gradient
 from tinytransformer.transformer import PAD, PRESETS, Transformer, TransformerConfig
 
-SMALL = {"width": 16, "feed_forward_width": 24, "heads": 4, "encoder_layers": 2, "decoder_layers": 2}
+SMALL = {
+    **{"width": 16, "feed_forward_width": 24, "heads": 4, "encoder_layers": 2, "decoder_layers": 2},
+    **{"dropout": 0.1, "attention_dropout": 0.1, "max_length": 9},
+}
 BATCH = make_batch([([4, 5, 6, 7, 8], [5, 6, 4, 9]), ([9, 4], [7]), ([10, 5, 7, 5], [4, 8, 10])])
 SMOOTHING = 0.1
 
 
-def model_with(dtype=np.float64, vocabulary=11, **options):
+def model_with(dtype=np.float64, **options):
     """Return a small model, in which no gain is 1 and no bias 0."""
-    config = TransformerConfig(vocabulary, vocabulary, **{**SMALL, "dropout": 0.1, "attention_dropout": 0.1, **options})
-    model = Transformer(config, np.random.default_rng(1), dtype=dtype)
+    model = Transformer(TransformerConfig(11, 11, **{**SMALL, **options}), np.random.default_rng(1), dtype=dtype)
     vectors = model.parameters.data[model.parameters.decayed :]
     vectors += np.random.default_rng(2).normal(0, 0.2, vectors.shape).astype(dtype)
     return model
@@ -39,11 +41,11 @@ def rng(seed=3):
     return np.random.Generator(np.random.SFC64(seed))
 
 
-def gradient_of(model, generator=None, batch=BATCH):
-    """Return the flat gradient of one batch."""
+def gradient_of(model):
+    """Return the flat gradient of the batch."""
     model.parameters.zero_grad()
-    add_gradient(model, batch, batch.tokens, SMOOTHING, generator)
-    return model.parameters.grad.copy()
+    add_gradient(model, BATCH, BATCH.tokens, SMOOTHING, rng())
+    return model.parameters.grad
 
 
 # --- The gradient, against values of the loss alone
@@ -51,24 +53,23 @@ def gradient_of(model, generator=None, batch=BATCH):
 TOLERANCE = 1e-9
 # relu has kinks, and a large step would cross many.
 MODELS = {
-    "pre-norm, gelu": {"step": 1e-3, "norm": "pre", "activation": "gelu"},
-    "post-norm, gelu": {"step": 1e-3, "norm": "post", "activation": "gelu", "positions": "learned", "max_length": 9},
-    "pre-norm, relu": {"step": 1e-4, "norm": "pre", "activation": "relu", "tied_embeddings": False},
-    "post-norm, relu": {"step": 1e-4, "norm": "post", "activation": "relu"},
+    "pre-norm, gelu": {"norm": "pre", "activation": "gelu", "step": 4e-3, "directions": 3},
+    "post-norm, gelu": {"norm": "post", "activation": "gelu", "step": 4e-3, "directions": 3, "positions": "learned"},
+    "pre-norm, relu": {"norm": "pre", "step": 1e-3, "directions": 2, "tied_embeddings": False},
+    "post-norm, relu": {"norm": "post", "step": 1e-3, "directions": 2},
 }
 
 
 class Proof:
-    """The slopes of the loss of one model along three random directions for every parameter, found from its values.
+    """The slopes of the loss of one model along random directions for every parameter, found from its values.
 
-    Along a random direction the expected squared slope is |gradient|^2, so errors are measured by the norm of the
-    slopes. Dropout is on, with the same random numbers at every evaluation.
+    Dropout is on, with the same random numbers at every evaluation.
     """
 
-    def __init__(self, step, **options):
-        self.model, self.step = model_with(**options), step
-        random = np.random.default_rng(4)
-        self.found = {name: [self.slope(p, random) for _ in range(3)] for name, p in self.model.named_parameters()}
+    def __init__(self, step, directions, **options):
+        self.model, self.step, random = model_with(**options), step, np.random.default_rng(4)
+        named = self.model.named_parameters()
+        self.found = {name: [self.slope(p, random) for _ in range(directions)] for name, p in named}
 
     def loss(self):
         with no_grad():
@@ -84,18 +85,18 @@ class Proof:
             parameter.data[...] = middle + moved * direction
             return self.loss()
 
-        for _ in range(30):
+        for _ in range(20):
             direction = random.normal(size=parameter.shape)
             direction *= 4 / np.linalg.norm(direction)
             sixth, fourth, jump = map(float, differences(f, moved, self.step))
             parameter.data[...] = middle
             if max(abs(sixth - fourth), abs(jump)) < TOLERANCE:
                 return direction, sixth
-        raise AssertionError("ten inconclusive directions: the step is too large")
+        raise AssertionError("twenty inconclusive directions: the step is too large")
 
     def errors(self):
-        """Return the relative error of the gradient of every parameter; absolute for key biases, 0 by nature."""
-        gradient_of(self.model, rng())
+        """Return the relative error of every parameter's gradient; absolute for key biases, 0 by nature."""
+        gradient_of(self.model)
         table = {}
         for name, parameter in self.model.named_parameters():
             numerical = np.array([slope for _, slope in self.found[name]])
@@ -118,9 +119,8 @@ def test_the_gradient_is_the_slope_of_the_loss(proof):
     assert errors[worst] < TOLERANCE
     biases = [name for name in errors if name.endswith("key.bias")]
     assert len(biases) == 6
-    for name in biases:
-        assert np.abs(proof.model.parameters.named[name].grad).max() < 1e-11
-        assert errors[name] < 1e-11
+    assert all(errors[name] < 1e-11 for name in biases)
+    assert all(np.abs(proof.model.parameters.named[name].grad).max() < 1e-11 for name in biases)
 
 
 def test_an_error_of_a_millionth_in_any_call_of_any_operation_is_noticed(proof, monkeypatch):
@@ -147,9 +147,7 @@ def test_an_error_of_a_millionth_in_any_call_of_any_operation_is_noticed(proof, 
             break
         assert max(errors.values()) > 10 * TOLERANCE, f"call {len(broken)}, {broken[-1]}"
     calls = Counter(broken[:-1])
-    assert calls["attention"] == 6
-    assert calls["linear"] == 6 * 4 + 4 * 2 + 1
-    assert calls["layer_norm"] >= 2 * 2 + 2 * 3
+    assert (calls["attention"], calls["linear"]) == (6, 6 * 4 + 4 * 2 + 1)
     assert {"add", "cross_entropy", "dropout", "embedding", "multiply", "reshape", "transpose"} < set(calls)
 
 
@@ -158,20 +156,16 @@ def test_an_error_of_a_millionth_in_any_call_of_any_operation_is_noticed(proof, 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_the_float32_gradient_is_the_float64_gradient(norm):
-    """At the same weights; measured for the whole 3e-7, for the worst parameter 1e-5 (biases of keys left out)."""
-    single = model_with(np.float32, norm=norm)
-    double = model_with(np.float64, norm=norm)
+    """At the same weights; measured for the whole 5e-7, for the worst parameter 8e-7, but for the key biases."""
+    single, double = model_with(np.float32, norm=norm), model_with(np.float64, norm=norm)
     double.parameters.data[...] = single.parameters.data
-    rough, exact = gradient_of(single, rng()), gradient_of(double, rng())
+    rough, exact = gradient_of(single), gradient_of(double)
     assert rough.dtype == np.float32
-    each = {
-        name: relative_difference(p.grad, double.parameters.named[name].grad)
-        for name, p in single.named_parameters()
-        if not name.endswith("key.bias")
-    }
-    print(f"\n{norm}-norm: whole {relative_difference(rough, exact):.1e}, worst {max(each.values()):.1e}")
+    pairs = zip(single.parameters.named.items(), double.parameters.named.values(), strict=True)
+    each = [relative_difference(p.grad, q.grad) for (name, p), q in pairs if not name.endswith("key.bias")]
+    print(f"\n{norm}-norm: whole {relative_difference(rough, exact):.1e}, worst {max(each):.1e}")
     assert relative_difference(rough, exact) < 2e-6
-    assert max(each.values()) < 5e-5
+    assert max(each) < 4e-6
 
 
 class Watched(np.ndarray):
@@ -216,30 +210,27 @@ def watching(model):
         sys.setprofile(None)
 
 
-def training_step(model, adam, generator, smoothing=SMOOTHING, batch=BATCH):
+def training_step(model, adam, generator, smoothing=SMOOTHING):
     model.parameters.zero_grad()
-    loss = add_gradient(model, batch, batch.tokens, smoothing, generator)
+    add_gradient(model, BATCH, BATCH.tokens, smoothing, generator)
     clip_by_global_norm(model.parameters.grad, 0.5)
     adam.update(1e-3)
-    return loss
 
 
 def plant(fault, adam, monkeypatch):
     """Put a NumPy float64, which is not weak as Python's float is, where it turns float32 arrays into float64."""
+    attention, dropout = (sys.modules[f"tinytransformer.ops.{name}"] for name in ("attention", "dropout"))
     if fault == "square root":
-        monkeypatch.setattr(
-            sys.modules["tinytransformer.ops.attention"], "math", SimpleNamespace(sqrt=np.sqrt, inf=np.inf)
-        )
+        monkeypatch.setattr(attention, "math", SimpleNamespace(sqrt=np.sqrt, inf=np.inf))
     if fault == "betas":
         adam.betas = tuple(np.array(adam.betas))
-    if fault == "uniform numbers":
-        draw = sys.modules["tinytransformer.ops.dropout"]
-        monkeypatch.setattr(draw, "random_bytes", lambda x, generator: 256 * generator.random(x.shape))
+    if fault == "mask":
+        monkeypatch.setattr(dropout, "dropout_mask", lambda x, rate, generator: generator.random(x.shape) / rate)
     return np.float64(SMOOTHING) if fault == "label smoothing" else SMOOTHING
 
 
 @pytest.mark.parametrize("options", [{}, {"norm": "post", "activation": "gelu", "positions": "learned"}], ids=str)
-@pytest.mark.parametrize("fault", [None, "square root", "label smoothing", "betas", "uniform numbers"])
+@pytest.mark.parametrize("fault", [None, "square root", "label smoothing", "betas", "mask"])
 def test_a_float32_step_makes_no_float64_array(options, fault, monkeypatch):
     """Not even for a moment, forward, backward, clipping and Adam. Each planted fault is found: the watch can fail."""
     model = model_with(np.float32, **options)
@@ -256,9 +247,9 @@ def test_a_float32_step_makes_no_float64_array(options, fault, monkeypatch):
 
 
 def alive():
-    """Return how many Tensors, Parameters apart, and Nodes there are."""
+    """Return how many Tensors, Parameters apart, and how many Nodes there are."""
     kinds = Counter(type(x) for x in gc.get_objects())
-    return {kind.__name__: kinds[kind] for kind in (Tensor, Node)}
+    return kinds[Tensor], kinds[Node]
 
 
 @pytest.fixture
@@ -273,36 +264,35 @@ def no_collector():
 @pytest.mark.usefixtures("no_collector")
 def test_no_tensor_survives_a_step():
     """There is no cycle to collect. After backward the loss keeps nothing alive but its own entry on the tape."""
-    model, before = model_with(), alive()
+    model, (tensors, nodes) = model_with(), alive()
     loss = cross_entropy(model(BATCH.source, BATCH.target, rng()), targets=BATCH.target)
-    assert alive()["Node"] > before["Node"] + 100
+    assert alive()[1] > nodes + 100
     loss.backward()
-    assert alive() == {"Tensor": before["Tensor"] + 1, "Node": before["Node"] + 1}
+    assert alive() == (tensors + 1, nodes + 1)
     del loss
     training_step(model, Adam(model.parameters), rng())
     model(BATCH.source, BATCH.target, rng())  # a forward pass that is never followed by a backward pass
-    assert alive() == before
+    assert alive() == (tensors, nodes)
 
 
 @pytest.mark.usefixtures("no_collector")
 def test_memory_does_not_grow_over_two_hundred_steps():
     """A toy-sized model: not by a single array, and, but for what the interpreter keeps to use again, not at all."""
-    model = model_with(np.float32, **PRESETS["toy"])
-    adam, arrays, everything = Adam(model.parameters), [], []
+    arrays, everything = [], []
     tracemalloc.start()
     try:
+        model = model_with(np.float32, **PRESETS["toy"])
+        adam = Adam(model.parameters)
         for step in range(203):
             training_step(model, adam, rng(step))
             if step in (2, 202):
-                snapshot = tracemalloc.take_snapshot()
-                of_numpy = tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)
-                arrays.append(sum(trace.size for trace in snapshot.filter_traces([of_numpy]).traces))
-                del snapshot
+                of_numpy = [tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)]
+                arrays.append(sum(t.size for t in tracemalloc.take_snapshot().filter_traces(of_numpy).traces))
                 gc.collect()  # it empties the free lists
                 everything.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
     print(f"\narrays {arrays}, everything {everything}")
-    assert arrays[0] > 100_000
+    assert arrays[0] > 16 * model.parameters.data.size  # values, gradients and two moments
     assert arrays[1] - arrays[0] < 1000
     assert everything[1] - everything[0] < 20_000

@@ -11,6 +11,7 @@ A file is written beside its place and moved into it when it is whole, so a read
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ import safetensors.numpy
 from tinytransformer.backend import to_host
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer, TransformerConfig
+
+FILES = ("config.json", "tokenizer.model", "model.safetensors", "metrics.jsonl")
+FORMAT = 1  # of config.json; a change that older versions cannot read raises it
 
 
 class CheckpointError(RuntimeError):
@@ -41,10 +45,14 @@ class RunConfig:
     length_ratio: float
     training: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.length_ratio < math.inf:
+            raise ValueError(f"length_ratio is {self.length_ratio}, expected a number from 0 up")
+
 
 def save_config(directory: Path, config: RunConfig) -> None:
     """Write config.json."""
-    text = json.dumps({"format": 1, **asdict(config)}, indent=2, ensure_ascii=False)
+    text = json.dumps({"format": FORMAT, **asdict(config)}, indent=2, ensure_ascii=False)
     write_atomically(directory / "config.json", (text + "\n").encode())
 
 
@@ -78,6 +86,8 @@ def load_config(directory: Path) -> RunConfig:
     path = directory / "config.json"
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
+        if fields["format"] != FORMAT:
+            raise ValueError(f"format is {fields['format']!r}, and this version reads {FORMAT}")
         return RunConfig(TransformerConfig(**fields["model"]), float(fields["length_ratio"]), dict(fields["training"]))
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}") from None
@@ -93,7 +103,7 @@ def load_weights(path: Path, model: Transformer) -> None:
         model.parameters.load(safetensors.numpy.load_file(path))
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from None
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, TypeError, ValueError) as error:  # TypeError: a dtype that NumPy lacks
         raise CheckpointError(f"{path}: {error}") from None
 
 

@@ -262,23 +262,22 @@ class Block(Module):
         generator: Any = None,
         cache: BlockCache | None = None,
     ) -> Tensor:
-        """(B, T, D) -> (B, T, D)"""
+        """(B, T, D) -> (B, T, D)
 
+        mask, causal: for self-attention, memory_mask: for cross-attention; as in `ops.attention`.
+        """
         own, cross = (None, None) if cache is None else (cache.self_attention, cache.cross_attention)
-        to_itself, to_memory = self.self_attention, self.cross_attention
-        x = self._residual(
-            x,
-            self.self_attention_norm,
-            lambda y: to_itself(y, mask=mask, causal=causal, generator=generator, cache=own),
-            generator,
-        )
-        if to_memory is not None:
-            x = self._residual(
-                x,
-                self.cross_attention_norm,
-                lambda y: to_memory(y, memory, mask=memory_mask, generator=generator, cache=cross),
-                generator,
-            )
+
+        def to_itself(y):
+            return self.self_attention(y, mask=mask, causal=causal, generator=generator, cache=own)
+
+        x = self._residual(x, self.self_attention_norm, to_itself, generator)
+        if (cross_attention := self.cross_attention) is not None:
+
+            def to_memory(y):
+                return cross_attention(y, memory, mask=memory_mask, generator=generator, cache=cross)
+
+            x = self._residual(x, self.cross_attention_norm, to_memory, generator)
         return self._residual(x, self.feed_forward_norm, self.feed_forward, generator)
 
     def _residual(self, x: Tensor, norm: LayerNorm, sublayer: Callable[[Tensor], Tensor], generator: Any) -> Tensor:

@@ -122,7 +122,7 @@ def _run_node(node: Node, dy: Array) -> list[tuple[Any, Array]]:
         if x is None or dx is None:
             continue
         if node.broadcasts:
-            dx = _sum_to_shape(dx, x.shape)
+            dx = sum_to_shape(dx, x.shape)
         if dx.shape != x.shape or dx.dtype != x.dtype:
             raise GraphError(
                 f"{node.name}: backward returned a gradient of shape {dx.shape} and dtype {dx.dtype} "
@@ -141,7 +141,7 @@ def _add_to_leaf(leaf: Any, gradient: Array) -> None:
         leaf.grad += gradient  # in place: a Parameter's grad is a view of the flat gradient buffer
 
 
-def _sum_to_shape(gradient: Array, shape: tuple[int, ...]) -> Array:
+def sum_to_shape(gradient: Array, shape: tuple[int, ...]) -> Array:
     """Undo broadcasting: an element that was used many times receives the sum of its gradients."""
     extra = gradient.ndim - len(shape)
     stretched = tuple(i for i, size in enumerate(gradient.shape) if i < extra or size != shape[i - extra])

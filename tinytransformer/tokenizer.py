@@ -96,8 +96,9 @@ class Tokenizer:
         return _unescape(self._pieces.decode([i for i in ids if i not in (PAD, BEGIN, END)]))
 
     def forbidden(self) -> list[int]:
-        """Return the ids that no translation may hold: the special ones, and what would break the line."""
-        breaks = [self._pieces.piece_to_id(piece) for piece in ("<0x0A>", "<0x0D>")]
+        """Return the ids that no translation may hold: the special ones, and every piece that would break the line."""
+        pieces = enumerate(self._pieces.id_to_piece(list(range(len(self)))))
+        breaks = [i for i, piece in pieces if piece in ("<0x0A>", "<0x0D>") or "\n" in piece or "\r" in piece]
         return [PAD, UNKNOWN, BEGIN, *breaks]
 
 

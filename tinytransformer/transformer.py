@@ -99,7 +99,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class Stack(Module):
-    """Embeddings plus positions, then blocks: an encoder, or with cross-attention a decoder."""
+    """Embeddings plus positions, then blocks: an encoder; with cross-attention a decoder.
+
+    Called with `causal=True`, an encoder is what a language model is made of.
+    """
 
     def __init__(
         self,

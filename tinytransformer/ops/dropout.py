@@ -17,27 +17,24 @@ def dropout(x, *, rate, generator=None):
 
         y = m * x
 
-    Without a generator nothing is dropped and y = x: so a model drops out exactly when it is handed one.
+    Without a generator nothing is dropped and y = x: so a model drops out exactly when it is handed one. r is `rate`
+    rounded to a whole number of 256ths, and the scale is by the share really kept; see `dropout_mask`.
 
     Backward. m does not depend on x, so y' = m * x':
 
         dx = m * dy
-
-    r is `rate` rounded to a whole number of 256ths, and the scale is by the share really kept; see `dropout_mask`.
 
     Shapes: any.
     Raises: ValueError unless 0 <= rate < 1.
     Source: Srivastava et al. 2014, "Dropout", section 4; scaled in training as in section 10.
     """
     require_rate("dropout", rate)
-    if generator is None or rate == 0:
-        return x, lambda dy: (dy,)
-    mask = dropout_mask(x, rate, generator)
+    mask = None if generator is None or rate == 0 else dropout_mask(x, rate, generator)
 
     def backward(dy):
-        return (dy * mask,)
+        return (dy if mask is None else dy * mask,)
 
-    return x * mask, backward
+    return x if mask is None else x * mask, backward
 
 
 def dropout_mask(x: Array, rate: float, generator: Any) -> Array:

@@ -46,9 +46,9 @@ def transpose(x, *, axes):
         "transpose",
         f"axes {axes} are not a permutation of the {x.ndim} axes of shape {x.shape}",
     )
-    inverse = sorted(range(x.ndim), key=axes.__getitem__)
 
     def backward(dy):
+        inverse = sorted(range(x.ndim), key=axes.__getitem__)
         return (dy.transpose(inverse),)
 
     return x.transpose(axes), backward
@@ -134,9 +134,7 @@ def gather(x, *, ids):
     def backward(dy):
         width = x.shape[-1]
         row = xp.arange(x.size // width).reshape(*x.shape[:-1], 1)
-        flat_ids = (row * width + ids.astype(row.dtype)).reshape(
-            -1
-        )  # where each taken element lies in x, laid out flat
-        return (sum_rows_by_id(dy.reshape(-1, 1), flat_ids, x.size).reshape(x.shape),)
+        flat_ids = row * width + ids.astype(row.dtype)  # where each taken element lies in x, laid out flat
+        return (sum_rows_by_id(dy.reshape(-1, 1), flat_ids.reshape(-1), x.size).reshape(x.shape),)
 
     return xp.take_along_axis(x, ids, axis=-1), backward

@@ -1,0 +1,294 @@
+"""The exercises: whole and solvable for every operation, and graded as gradcheck would."""
+
+import ast
+import importlib.util
+import inspect
+from pathlib import Path
+
+import pytest
+
+import tinytransformer.ops
+from tinytransformer.gradcheck.breakages import breakages_of
+from tinytransformer.gradcheck.exercise import ExerciseError, backward_in, exercise, imports, operation_in, source
+from tinytransformer.gradcheck.faults import plant
+from tinytransformer.gradcheck.grade import UnwrittenError, grade
+from tinytransformer.tensor import OPS
+
+NAMES = sorted(tinytransformer.ops.__all__)
+
+spec = importlib.util.spec_from_file_location("exercises", Path(__file__).parents[1] / "exercises.py")
+exercises = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(exercises)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(exercises, "FOLDER", tmp_path / "exercises")
+    return tmp_path / "exercises"
+
+
+def body_lines(text):
+    """Return where the body of `backward` begins and ends in the lines of `text`."""
+    backward = backward_in(text)
+    return slice(backward.lineno, backward.end_lineno)
+
+
+def answered(name, body):
+    """Return the exercise with `body` in the place of the task."""
+    text = exercise(name)
+    lines = text.splitlines()
+    lines[body_lines(text)] = [f"        {line}" for line in body]
+    return "\n".join(lines) + "\n"
+
+
+def answered_rightly(name):
+    """Return the exercise with the original backward, and the imports that it needs."""
+    lines = source(name).splitlines()[body_lines(source(name))]
+    text = answered(name, [line.removeprefix("        ") for line in lines])
+    start = text.index("\n@op")
+    head = text[: text.index("from __future__")]
+    return head + imports(name, text) + text[start:]
+
+
+def is_solved(text, name):
+    try:
+        return not any(mark.failures for mark in grade(operation_in(text, name, "attempt.py")))
+    except ExerciseError:
+        return False
+
+
+def hints(name, *body):
+    return [mark.hint for mark in grade(operation_in(answered(name, body), name, "attempt.py"))]
+
+
+def test_curriculum_holds_every_operation_once():
+    assert sorted(exercises.CURRICULUM) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exercise_holds_no_derivation_and_no_backward(name):
+    text = exercise(name)
+    operation = ast.parse(text).body[-1]
+    docstring, original = ast.get_docstring(operation), inspect.getdoc(OPS[name].plain)
+    before, _, after = original.partition("\nBackward")
+    assert docstring.startswith(before)
+    assert docstring.endswith(after[after.index("\nShapes") :])
+    assert "\nBackward" not in docstring
+    (statement,) = backward_in(text).body
+    assert isinstance(statement, ast.Raise)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exercise_keeps_the_forward_and_the_words_on_its_options(name):
+    text, original = exercise(name), source(name)
+    forward = original.splitlines()
+    del forward[body_lines(original)]
+    kept = [line for line in forward if line.strip() in original.split('"""')[2]]
+    assert all(line in text.splitlines() for line in kept)
+    for parameter in inspect.signature(OPS[name].plain).parameters:
+        if f"\n    {parameter}: " in original:
+            assert f"\n    {parameter}: " in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exercise_is_found_unwritten(name):
+    with pytest.raises(UnwrittenError, match="still to be written"):
+        grade(operation_in(exercise(name), name, "attempt.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_original_backward_solves_the_exercise(name):
+    assert is_solved(answered_rightly(name), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_original_is_accepted_and_each_breakage_refused(name):
+    assert not any(mark.failures for mark in grade(OPS[name]))
+    for breakage in breakages_of(OPS[name]):
+        marks = grade(breakage.broken)
+        assert any(mark.failures for mark in marks) != bool(breakage.exemption), breakage.label
+        assert all(bool(mark.hint) == bool(mark.failures) for mark in marks)
+
+
+def test_numbers_of_accepted_and_refused():
+    exemptions = [breakage.exemption for name in NAMES for breakage in breakages_of(OPS[name])]
+    assert len(NAMES) == 31
+    assert (len(exemptions), sum(map(bool, exemptions))) == (250, 2)
+
+
+def test_one_mistake_does_not_hide_what_is_right():
+    text = answered("linear", ["return y, rows.T @ dy.reshape(-1, dy.shape[-1]), dy"])
+    dx, dweight, dbias = grade(operation_in(text, "linear", "attempt.py"))
+    assert dx.failures
+    assert not dweight.failures
+    assert dbias.failures
+
+
+def test_grading_leaves_the_registry_alone():
+    is_solved(answered_rightly("softmax"), "softmax")
+    assert all(OPS[name] is getattr(tinytransformer.ops, name) for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "hint"),
+    [
+        ("log", "return (-dy / x,)", "its sign is turned"),
+        ("log", "return (1 / x,)", "a factor is missing: the gradient of the result"),
+        ("log", "return (dy / x * dy,)", "a factor is one too many, or a division by it is missing: the gradient"),
+        ("log", "return (dy,)", "a factor is one too many, or a division by it is missing: x"),
+        ("log", "return (3 * dy / x,)", "it is 3 times the right one"),
+        ("log", "return (0 * x,)", "it is zero everywhere"),
+        ("log", "return (None,)", "it is None"),
+        ("log", "return (3.0,)", "it is a float, and has to be an array"),
+        ("log", "return (dy > 0,)", "it is an array of bool"),
+        ("log", "return (dy / (x - x),)", "it holds NaN or infinities"),
+        ("softmax", "return (y * dy,)", "off by a multiple of the result"),
+        ("softmax", "return (y * (1 - y) * dy,)", "each element takes its own dy alone"),
+        ("log_softmax", "return (dy - xp.exp(y) * y.shape[axis] * dy.max(),)", "dy is the same everywhere"),
+        ("relu", "return (dy,)", "some elements have to be zero; all others are right"),
+        ("reshape", "return (dy,)", "it has not the shape of the input: reshape it"),
+        ("reshape", "return (dy.reshape(x.shape, order='F'),)", "the right numbers in the wrong places"),
+    ],
+)
+def test_hint_names_the_kind_of_mistake(name, body, hint):
+    assert hint in hints(name, body)[0]
+
+
+def test_hints_of_the_rich_operations():
+    dx, dgain, dbias = hints("layer_norm", "return inv_std * dy * gain, dy * xhat, dy")
+    assert "each element takes its own dy alone" in dx
+    assert "a sum is missing" in dgain
+    assert "a sum is missing" in dbias
+    scores = "dS = dy @ value.swapaxes(-1, -2) * (1 if dropped is None else dropped)"
+    scores += "; dS = weights * (dS - (dS * weights).sum(-1, keepdims=True))"
+    dquery, dkey, dvalue = hints("attention", scores, "return dS @ key, dS.swapaxes(-1, -2) @ query, 0 * value")
+    assert "too large by a factor of sqrt(d)" in dquery
+    assert "too large by a factor of sqrt(d)" in dkey
+    assert dvalue == "it is zero everywhere"
+    assert "the gradient of another input" in hints("multiply", "return dz * x, dz * y")[0]
+
+
+def test_sum_over_a_broadcast_axis_is_missed_where_the_engine_does_not_take_it():
+    text = answered("add", ["return dz, dz"]).replace("@op(broadcasts=True)", "@op")
+    for mark in grade(operation_in(text, "add", "attempt.py")):
+        assert "a sum is missing" in mark.hint
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (["return dy / x"], "must return a tuple"),
+        (["return dy / x, dy"], "one gradient per input, 1 here, and returned 2"),
+        (["return (dy / xx,)"], ": NameError: name 'xx' is not defined\nin 'a number', with inputs of shape ()"),
+        (["dy /= x", "return (dy,)"], "read-only"),
+        (["return (dy / x"], "'(' was never closed"),
+    ],
+)
+def test_what_cannot_be_graded_is_said_in_a_line(body, message):
+    with pytest.raises(ExerciseError) as caught:
+        grade(operation_in(answered("log", body), "log", "attempt.py"))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("array_module(x).log(x)", "array_module(x).log(2 * x)", "the result is no longer that of the operation"),
+        ("@op\n", "", "it defines no operation 'log'"),
+        ("import op\n", "import opp\n", "it cannot be run: ImportError"),
+    ],
+)
+def test_a_forward_that_was_touched_is_noticed(old, new, message):
+    text = answered("log", ["return (dy / x,)"]).replace(old, new)
+    with pytest.raises(ExerciseError, match=message):
+        grade(operation_in(text, "log", "attempt.py"))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", NAMES)
+def test_planted_fault_is_the_one_change_and_is_refused(name, seed):
+    planted, original = plant(name, seed), source(name)
+    operation = planted[planted.index("\n@op") + 1 :].splitlines()
+    lines, inside = original.splitlines(), body_lines(original)
+    first = next(i for i, (line, other) in enumerate(zip(lines, operation, strict=False)) if line != other)
+    assert inside.start <= first < inside.stop
+    lost = len(lines) - len(operation)  # 0, or the lines that were dropped
+    assert lines[first + max(lost, 1) :] == operation[first + (lost == 0) :]
+    assert not is_solved(planted, name)
+    assert is_solved(planted[: planted.index("\n@op") + 1] + original, name)
+
+
+def test_seed_decides_on_the_fault():
+    assert plant("layer_norm", 3) == plant("layer_norm", 3)
+    assert len({plant("layer_norm", seed) for seed in range(8)}) >= 5
+
+
+def run(capsys, *arguments):
+    code = exercises.main(list(arguments))
+    return code, capsys.readouterr().out
+
+
+def test_from_handing_out_to_solved(capsys, folder):
+    code, out = run(capsys, "softmax")
+    assert code == 0
+    assert out.startswith("Written: exercises/softmax.py.")
+    path = folder / "softmax.py"
+    assert path.read_text() == exercise("softmax")
+    code, out = run(capsys, "softmax")
+    assert code == 1
+    assert "`backward` is still to be written" in out
+    path.write_text(answered("softmax", ["return (y * dy,)"]))
+    code, out = run(capsys, "softmax")
+    assert code == 1
+    assert "dx: wrong in 6 of 6 cases" in out
+    assert "hint: " in out
+    assert max(map(len, out.splitlines())) < 100
+    path.write_text(answered_rightly("softmax"))
+    code, out = run(capsys, "softmax")
+    assert code == 0
+    assert "dx: right in all 6 cases" in out
+    assert "Solved." in out
+    assert path.read_text() == answered_rightly("softmax")
+
+
+def test_find_is_graded_without_hints(capsys, folder):
+    assert run(capsys, "softmax", "--find", "--seed", "2")[0] == 0
+    path = folder / "find_softmax.py"
+    assert path.read_text() == plant("softmax", 2)
+    code, out = run(capsys, "softmax", "--find")
+    assert code == 1
+    assert "wrong in" in out
+    assert "hint" not in out
+    path.write_text(answered_rightly("softmax"))
+    assert run(capsys, "softmax", "--find")[0] == 0
+
+
+def test_cases_are_named_where_few_are_wrong(capsys, folder):
+    run(capsys, "attention")
+    original = source("attention").replace("weights if dropped is None else weights * dropped  # A", "weights")
+    (folder / "attention.py").write_text(plant("attention", 0).split("\n@op")[0] + "\n" + original)
+    out = run(capsys, "attention")[1]
+    assert "dvalue: wrong in 2 of 17 cases" in out
+    assert "and in 'dropout, causal'" in out
+
+
+def test_list_shows_what_is_solved(capsys, folder):
+    run(capsys, "log")
+    run(capsys, "exp", "--find")
+    (folder / "exp.py").write_text(answered_rightly("exp"))
+    (folder / "sum.py").write_text("a syntax error")
+    code, out = run(capsys, "--list")
+    assert code == 0
+    states = {line.split()[2]: line.split()[:2] for line in out.splitlines()}
+    assert states["log"] == ["open", "-"]
+    assert states["exp"] == ["solved", "open"]
+    assert states["sum"] == ["open", "-"]
+    assert states["attention"] == ["-", "-"]
+    assert max(map(len, out.splitlines())) < 100
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], [], ["softmax", "--list"]])
+def test_wrong_command_line(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_code:
+        exercises.main(arguments)
+    assert exit_code.value.code == 2
