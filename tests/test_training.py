@@ -140,9 +140,18 @@ def test_a_copy_is_learned(corpus):
     """In a few seconds the loss falls to nearly nothing, and the model copies sentences that it never saw."""
     random = np.random.default_rng(1)
     lines = [random.integers(4, 12, size).tolist() for size in random.integers(2, 6, 2000)]
-    config = TransformerConfig(12, 12, width=32, feed_forward_width=64, heads=2, encoder_layers=1, decoder_layers=1)
+    shape = {
+        "width": 32,
+        "feed_forward_width": 64,
+        "heads": 2,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "dropout": 0.0,
+    }
+    config = TransformerConfig(12, 12, **shape)
     model, reports = Transformer(config, generator_for(1, 0)), []
-    options = TrainingOptions(steps=400, batch_tokens=400, learning_rate=1e-2, warmup=50, label_smoothing=0.0)
+    options = TrainingOptions(steps=400, batch_tokens=400, learning_rate=1e-2, warmup=50, schedule="cosine")
+    options = replace(options, label_smoothing=0.0)
     train(model, Corpus([(line, line) for line in lines], 0, 0), options, report=reports.append)
     assert reports[0].loss > 2
     assert evaluate_loss(model, corpus.pairs).per_token < 0.05

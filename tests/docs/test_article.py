@@ -1,6 +1,5 @@
-"""What docs/article.md says about the article, run; and its two pages, held together."""
+"""What docs/article.md says about the article, run."""
 
-import ast
 import math
 import re
 from pathlib import Path
@@ -17,7 +16,6 @@ from tinytransformer.transformer import BEGIN, END, PAD, Transformer, Transforme
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {name: (DOCS / name).read_text("utf-8") for name in ("article.md", "article.zh-CN.md")}
-ENGLISH, CHINESE = PAGES.values()
 
 
 def quoted(*numbers):
@@ -281,57 +279,3 @@ def test_score_by_position():
     hits = sum(a == b for a, b in zip(translation.split(), reference.split(), strict=False))
     assert hits == 0
     quoted(f"{score([translation], [reference]).bleu:.1f}")
-
-
-# The pages.
-
-
-def code_blocks(page):
-    return re.findall(r"^```.*?^```$", page, re.DOTALL | re.MULTILINE)
-
-
-def links(page):
-    return re.findall(r"!?\[[^\]]*\]\(([^)]+)\)", page)
-
-
-def test_page_has_the_same_code_and_links_in_both_languages():
-    assert len(code_blocks(ENGLISH)) >= 8
-    assert code_blocks(ENGLISH) == code_blocks(CHINESE)
-    links_to_pages = {"article.md", "article.zh-CN.md"}
-    english, chinese = ([link for link in links(page) if link not in links_to_pages] for page in (ENGLISH, CHINESE))
-    assert sorted(english) == sorted(chinese)
-    headings = [len(re.findall(r"^#+ ", page, re.MULTILINE)) for page in (ENGLISH, CHINESE)]
-    assert headings[0] == headings[1]
-
-
-def names_in(path):
-    """Every function and class that a file defines, and every method, as Class.method."""
-    names = set()
-    for node in ast.parse(path.read_text("utf-8")).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-            if isinstance(node, ast.ClassDef):
-                names |= {f"{node.name}.{child.name}" for child in node.body if isinstance(child, ast.FunctionDef)}
-    return names
-
-
-@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_page_links_to_what_exists(page):
-    for link in links(page):
-        if not link.startswith("http"):
-            assert (DOCS / link).is_file(), link
-    named = re.findall(r"\[`([\w.]+)`\]\((\.\./[\w/]+\.py)\)", page)
-    assert len(named) > 20
-    for name, path in named:
-        assert name in names_in(DOCS / path), f"{path} does not define {name}"
-
-
-@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_page_names_every_test_of_the_article(page):
-    named = set(re.findall(r"`(test_\w+)`", page))
-    assert named - {"test_"} == {name for name in names_in(Path(__file__)) if re.match("test_(?!page)", name)}
-
-
-def test_page_can_be_read_in_one_sitting():
-    prose = re.sub(r"^```.*?^```$|\]\([^)]*\)", " ", ENGLISH, flags=re.DOTALL | re.MULTILINE)
-    assert len(prose.split()) <= 1800
