@@ -6,29 +6,39 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
 
-from tinytransformer.backend import DEVICES, require_device
-from tinytransformer.checkpoint import FILES, CheckpointError, RunConfig, load_weights, save_config, write_atomically
-from tinytransformer.command_line import HelpFormatter, above_zero, count, errors_in_one_line, seed, share
+from tinytransformer.backend import keep_freed_memory, require_device
+from tinytransformer.checkpoint import (
+    FILES,
+    CheckpointError,
+    RunConfig,
+    load_config,
+    load_state,
+    save_config,
+    save_state,
+    write_atomically,
+)
+from tinytransformer.command_line import errors_in_one_line, interruptible
 from tinytransformer.data import Corpus, DataError, encode_corpus, plan_batches, read_parallel
 from tinytransformer.evaluation import evaluate_translation
+from tinytransformer.optim import Adam
+from tinytransformer.options import RECIPES, parse_arguments
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.training import (
-    SCHEDULES,
     WEIGHTS,
     Progress,
+    Standing,
     TrainingOptions,
-    Validation,
-    ValidationSet,
     generator_for,
     train,
 )
 from tinytransformer.transformer import PRESETS, Transformer, TransformerConfig
 from tinytransformer.translation import Translator
+from tinytransformer.validation import Validation, ValidationSet
 
 TOY = Path(__file__).parent / "data" / "toy"
 TOY_FILES = {
@@ -37,26 +47,7 @@ TOY_FILES = {
     for side, language in (("source", "en"), ("target", "de"))
 }
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a preset is trained with unless the command line says otherwise."""
-
-    vocab_size: int
-    dropout: float
-    learning_rate: float
-    warmup: int
-    schedule: str
-    batch_tokens: int
-    steps: int
-
-
-RECIPES = {
-    "toy": Recipe(600, 0.0, 1e-2, 200, "cosine", 2048, 2400),
-    "tiny": Recipe(8000, 0.3, 5e-3, 2000, "inverse-square-root", 4096, 7000),
-    "small": Recipe(8000, 0.1, 1e-3, 4000, "inverse-square-root", 4096, 50_000),
-    "base": Recipe(37_000, 0.1, 7e-4, 4000, "inverse-square-root", 4096, 100_000),
-}
+NOT_RECORDED = {"out", "resume", "overwrite"}  # these are about one call of the script, not about the run
 
 
 def main() -> None:
@@ -65,13 +56,18 @@ def main() -> None:
         vars(options).update(TOY_FILES)
     with errors_in_one_line("train.py"):
         require_device(options.device)
+        keep_freed_memory()
+        if options.resume:
+            options = options_of_run(options)
+        elif (options.out / "config.json").exists() and not options.overwrite:
+            raise CheckpointError(
+                f"{options.out} already holds a run; --resume it, --overwrite it, or choose another --out"
+            )
         run(options)
 
 
 def run(options: argparse.Namespace) -> None:
     """Read, train, report."""
-    if (options.out / "config.json").exists() and not options.overwrite:
-        raise CheckpointError(f"{options.out} already holds a run; choose another --out, or --overwrite it")
     training_text = read_parallel(options.source, options.target)
     validation_text = read_parallel(options.valid_source, options.valid_target) if options.valid_source else None
     test_text = read_parallel(options.test_source, options.test_target) if options.test_source else None
@@ -83,27 +79,49 @@ def run(options: argparse.Namespace) -> None:
         held_out = ValidationSet(make_corpus(options, tokenizer, "validation", validation_text), *validation_text)
     training = make_training_options(options, corpus)
     model = make_model(options, len(tokenizer))
+    optimizer = Adam(model.parameters, weight_decay=training.weight_decay)
     translator = Translator(model, tokenizer, corpus.length_ratio())
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in FILES:  # weights of an earlier run must not stand beside the vocabulary of this one
-        (options.out / name).unlink(missing_ok=True)
-    write_atomically(options.out / "tokenizer.model", tokenizer.model)
-    save_config(options.out, RunConfig(model.config, translator.length_ratio, asdict(training)))
+    validation = Validation(options.out, translator, held_out, say, average=options.average)
+    standing = resume(options, optimizer, validation) if options.resume else Standing()
+    if not options.resume:
+        prepare_directory(options, translator)
     say(
         f"preset {options.preset}: {model.parameters.data.size:,} parameters, {len(tokenizer)} subwords, "
         f"{len(corpus.pairs):,} sentence pairs, {training.steps:,} steps, into {options.out}"
     )
-    with tqdm(total=training.steps, unit="step", file=sys.stderr, dynamic_ncols=True) as bar:
-        validation = Validation(options.out, translator, held_out, say)
-        train(model, corpus, training, report=Meter(bar), validate=validation)
-    load_weights(options.out / "model.safetensors", model)
+
+    def save() -> None:
+        counters = {**asdict(standing), "best": validation.best, "since": validation.since}
+        save_state(options.out, optimizer, counters)
+
+    def validate(step: int, loss: float, speed: float) -> None:
+        validation(step, loss, speed)
+        save()
+
+    with interruptible() as interrupted, progress_bar(training, standing) as bar:
+        meter = Meter(bar)
+        train(
+            model,
+            corpus,
+            training,
+            optimizer=optimizer,
+            standing=standing,
+            report=meter,
+            validate=validate,
+            stop=lambda: interrupted() or validation.since >= (options.patience or math.inf),
+        )
+        if interrupted():
+            save()
+            say(f"interrupted after step {standing.step}; to go on: python train.py --resume --out {options.out}")
+    validation.finish()
     if test_text:
         report_results(options, translator, test_text)
 
 
 def make_tokenizer(options: argparse.Namespace, text: tuple[list[str], list[str]]) -> Tokenizer:
     """Learn the subwords of both sides. A size that the user asked for is had, or it is an error."""
+    if options.resume:
+        return Tokenizer.load(options.out / "tokenizer.model")
     size = options.vocab_size or RECIPES[options.preset].vocab_size
     tokenizer = Tokenizer.train([*text[0], *text[1]], size, exact=options.vocab_size is not None)
     if len(tokenizer) < size:
@@ -166,6 +184,10 @@ def make_training_options(options: argparse.Namespace, corpus: Corpus) -> Traini
     )
 
 
+def progress_bar(training: TrainingOptions, standing: Standing) -> tqdm:
+    return tqdm(total=training.steps, initial=standing.step, unit="step", file=sys.stderr, dynamic_ncols=True)
+
+
 class Meter:
     """Shows on the progress bar how the training goes."""
 
@@ -181,6 +203,37 @@ class Meter:
             f"{self.tokens / max(self.bar.format_dict['elapsed'], 1e-9):,.0f} tokens/s",
             refresh=False,
         )
+
+
+def prepare_directory(options: argparse.Namespace, translator: Translator) -> None:
+    """Make the directory of a new run and write what does not change while it is trained."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    for pattern in FILES:  # weights of an earlier run must not stand beside the vocabulary of this one
+        for path in options.out.glob(pattern):
+            path.unlink()
+    write_atomically(options.out / "tokenizer.model", translator.tokenizer.model)
+    record = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    for name in NOT_RECORDED:
+        del record[name]
+    save_config(options.out, RunConfig(translator.model.config, translator.length_ratio, record))
+
+
+def options_of_run(options: argparse.Namespace) -> argparse.Namespace:
+    """Return the options that the run in `options.out` began with."""
+    record = load_config(options.out).training
+    if record.keys() != vars(options).keys() - NOT_RECORDED:
+        raise CheckpointError(f"{options.out}: config.json does not hold the options of train.py")
+    paths = {name: Path(record[name]) for name in TOY_FILES if record[name] is not None}
+    return argparse.Namespace(**{**vars(options), **record, **paths})
+
+
+def resume(options: argparse.Namespace, optimizer: Adam, validation: Validation) -> Standing:
+    """Set everything to where the run in `options.out` was last saved."""
+    counters = load_state(options.out, optimizer)
+    validation.best, validation.since = counters.pop("best"), int(counters.pop("since"))
+    standing = Standing(int(counters["step"]), counters["loss_sum"], int(counters["token_sum"]))
+    validation.forget_after(standing.step)
+    return standing
 
 
 def report_results(options: argparse.Namespace, translator: Translator, test: tuple[list[str], list[str]]) -> None:
@@ -205,73 +258,6 @@ def report_results(options: argparse.Namespace, translator: Translator, test: tu
 def say(message: str) -> None:
     """Print a line to standard error, above the progress bar if there is one."""
     tqdm.write(message, file=sys.stderr)
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Return the options of the command line; exit with status 2 if there is something wrong with them."""
-    parser = argparse.ArgumentParser(
-        description="Train a Transformer to translate. Without options: from English to German, on the toy corpus.",
-        epilog="Where no default is shown, it comes with the preset.",
-        formatter_class=HelpFormatter,
-    )
-    add_data_options(parser.add_argument_group("data", "UTF-8 text; line n of one file translates line n of the other"))
-    add_model_options(parser.add_argument_group("model"))
-    add_training_options(parser.add_argument_group("training"))
-    options = parser.parse_args()
-    options.out = options.out or Path("runs") / options.preset
-    for split in ("", "valid_", "test_"):
-        source, target = (f"--{split}{side}".replace("_", "-") for side in ("source", "target"))
-        given = getattr(options, f"{split}source") is not None
-        if given != (getattr(options, f"{split}target") is not None):
-            parser.error(f"{source} and {target} go together")
-        if given and options.source is None:
-            parser.error(f"{source} needs --source and --target")
-    return options
-
-
-def add_data_options(group: argparse._ArgumentGroup) -> None:
-    for split, what in (("", "training"), ("valid-", "validation"), ("test-", "test")):
-        for side in ("source", "target"):
-            group.add_argument(f"--{split}{side}", type=Path, metavar="FILE", help=f"{what} text, {side} side")
-    group.add_argument("--vocab-size", type=count, metavar="N", help="subwords, shared by both languages")
-    group.add_argument(
-        "--max-length", type=count, default=256, metavar="N", help="leave out sentences of more subwords"
-    )
-    group.add_argument("--out", type=Path, metavar="DIR", help="where the run is written (default: runs/PRESET)")
-    group.add_argument("--overwrite", action="store_true", help="replace a run that stands there")
-
-
-def add_model_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--preset", choices=PRESETS, default="toy", help="size of the model, and how it is trained")
-    group.add_argument("--norm", choices=("pre", "post"), default="pre", help="where the layer norms stand")
-    group.add_argument("--positions", choices=("sinusoidal", "learned"), default="sinusoidal", help="kind of positions")
-    group.add_argument("--activation", choices=("relu", "gelu"), default="relu", help="bend of the feed-forward layers")
-    group.add_argument("--untied", action="store_true", help="separate source, target and output embeddings")
-    group.add_argument("--dropout", type=share, metavar="P", help="on embeddings and sublayers")
-    group.add_argument("--attention-dropout", type=share, default=0.0, metavar="P", help="on attention weights")
-
-
-def add_training_options(group: argparse._ArgumentGroup) -> None:
-    length = group.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=count, metavar="N", help="updates of the parameters")
-    length.add_argument(
-        "--epochs", type=above_zero, metavar="N", help="passes over the training text, instead of steps"
-    )
-    group.add_argument("--batch-tokens", type=count, metavar="N", help="most subwords on either side of a batch")
-    group.add_argument("--accumulate", type=count, default=1, metavar="N", help="batches per update")
-    group.add_argument("--learning-rate", type=above_zero, metavar="R", help="at its peak")
-    group.add_argument("--warmup", type=count, metavar="N", help="steps until the peak")
-    group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate after it")
-    group.add_argument("--label-smoothing", type=share, default=0.1, metavar="E", help="mass spread over all subwords")
-    group.add_argument("--weight-decay", type=share, default=0.0, metavar="W", help="of AdamW")
-    group.add_argument("--clip", type=above_zero, default=1.0, metavar="NORM", help="largest norm of a gradient")
-    group.add_argument("--valid-every", type=count, metavar="N", help="steps between validations (default: a fifth)")
-    group.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed in the final test")
-    group.add_argument("--replicas", type=count, default=2, metavar="N", help="threads that share each update")
-    group.add_argument(
-        "--seed", type=seed, default=1, metavar="N", help="same seed and replicas, same machine: same bits"
-    )
-    group.add_argument("--device", choices=DEVICES, default="cpu", help="where to compute")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from tinytransformer.backend import DEVICES
+from tinytransformer.backend import DEVICES, keep_freed_memory
 from tinytransformer.checkpoint import CheckpointError
 from tinytransformer.command_line import HelpFormatter, count, errors_in_one_line
 from tinytransformer.translation import Translator
@@ -22,6 +22,7 @@ def main() -> None:
     options = parse_arguments()
     sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     with errors_in_one_line("translate.py"):
+        keep_freed_memory()
         if not (options.model / "config.json").exists():
             raise CheckpointError(f"{options.model} holds no trained model; run first: python train.py")
         translator = Translator.load(options.model, device=options.device)

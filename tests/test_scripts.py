@@ -13,7 +13,7 @@ from tinytransformer.checkpoint import load_model
 from tinytransformer.data import encode_corpus, plan_batches, read_lines, read_parallel
 
 ROOT = Path(__file__).parent.parent
-FILES = ("config.json", "metrics.jsonl", "model.safetensors", "tokenizer.model")
+FILES = ("config.json", "metrics.jsonl", "model.safetensors", "state.safetensors", "tokenizer.model")
 TEXT = ("--source", "train.en", "--target", "train.de")
 TESTED = ("--test-source", "test.en", "--test-target", "test.de")
 HELD_OUT = ("--valid-source", "valid.en", "--valid-target", "valid.de", *TESTED)
@@ -79,14 +79,16 @@ def test_a_default_vocabulary_shrinks_with_a_note(call, folder):
     _, tokenizer, config = load_model(folder / "epochs")
     assert f"note: the text is small; it yields {len(tokenizer)} subwords, not the 8000 of preset tiny\n" in errors
     corpus = encode_corpus(tokenizer, *read_parallel(folder / "train.en", folder / "train.de"), 256)
-    assert config.training["steps"] == 2 * len(plan_batches(corpus.pairs, 2500)) > 2
+    assert config.training["epochs"] == 2.0
+    assert f" {2 * len(plan_batches(corpus.pairs, 2500))} steps, into epochs\n" in errors
     assert "epoch 2" in errors
 
 
 OPTIONS = {
     "train.py": (
         "--source --target --valid-source --valid-target --test-source --test-target --vocab-size --max-length --out "
-        "--overwrite --preset --norm --positions --activation --untied --dropout --attention-dropout --steps --epochs "
+        "--resume --overwrite --average --patience "
+        "--preset --norm --positions --activation --untied --dropout --attention-dropout --steps --epochs "
         "--batch-tokens --accumulate --learning-rate --warmup --schedule --label-smoothing --weight-decay --clip "
         "--valid-every --beam --replicas --seed --device"
     ),
@@ -168,7 +170,7 @@ def test_a_run_is_not_overwritten_unasked(call, folder, trained):
     before = contents(folder / "run")
     status, output, errors = call("train.py", *TEXT, *QUICK, "--out", "run", "--seed", "2")
     assert (status, output) == (1, [])
-    assert errors == "train.py: error: run already holds a run; choose another --out, or --overwrite it\n"
+    assert errors == "train.py: error: run already holds a run; --resume it, --overwrite it, or choose another --out\n"
     unequal = ("--source", "train.en", "--target", "short.de")
     assert call("train.py", *unequal, "--out", "run", "--overwrite")[0] == 1  # so nothing is replaced
     assert contents(folder / "run") == before

@@ -17,13 +17,12 @@ from tinytransformer.training import (
     Replicas,
     TrainingError,
     TrainingOptions,
-    Validation,
-    ValidationSet,
     generator_for,
     learning_rate,
     train,
 )
 from tinytransformer.transformer import Transformer, TransformerConfig
+from tinytransformer.validation import Validation, ValidationSet
 
 OPTIONS = TrainingOptions(steps=6, batch_tokens=60, learning_rate=1e-2, warmup=3)
 

@@ -4,6 +4,8 @@
     tokenizer.model    the subword vocabulary, a sentencepiece model
     model.safetensors  the weights, by dotted name, float32
     metrics.jsonl      what the training measured, a line of JSON each time
+    state.safetensors  where the training stands: parameters, moments of the optimizer, counters
+    step-N.safetensors the weights of the last validations, where their mean is wanted
 
 A file is written beside its place and moved into it when it is whole, so a reader never meets half of one.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +24,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from tinytransformer.backend import to_host
+from tinytransformer.backend import array_module, to_host
+from tinytransformer.optim import Adam
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer, TransformerConfig
 
-FILES = ("config.json", "tokenizer.model", "model.safetensors", "metrics.jsonl")
+FILES = ("config.json", "tokenizer.model", "*.safetensors", "metrics.jsonl")  # as patterns
 FORMAT = 1  # of config.json; a change that older versions cannot read raises it
 
 
@@ -38,7 +42,7 @@ class RunConfig:
     """What config.json holds.
 
     model: the shape of the model. length_ratio: tokens of target per token of source that training data reach.
-    training: the options of the training run, for the record.
+    training: the options of the training run, by which it can be resumed.
     """
 
     model: TransformerConfig
@@ -105,6 +109,48 @@ def load_weights(path: Path, model: Transformer) -> None:
         raise CheckpointError(f"{path}: {error.strerror or error}") from None
     except (safetensors.SafetensorError, TypeError, ValueError) as error:  # TypeError: a dtype that NumPy lacks
         raise CheckpointError(f"{path}: {error}") from None
+
+
+def average_weights(paths: Sequence[Path], model: Transformer) -> None:
+    """Load into `model` the mean of the weights that `paths` hold. Raises: as `load_weights`."""
+    total = np.zeros(model.parameters.data.shape, dtype=np.float64)
+    for path in paths:
+        load_weights(path, model)
+        total += to_host(model.parameters.data)
+    model.parameters.data[...] = array_module(model.parameters.data).asarray(total / len(paths))
+
+
+def save_state(directory: Path, optimizer: Adam, counters: dict[str, float]) -> None:
+    """Write state.safetensors: one file, so that what it holds always belongs together."""
+    arrays = {"parameters": optimizer.parameters.data, "m": optimizer.m, "v": optimizer.v}
+    content = safetensors.numpy.save(
+        {name: to_host(array) for name, array in arrays.items()}, metadata={"counters": json.dumps(counters)}
+    )
+    write_atomically(directory / "state.safetensors", content)
+
+
+def load_state(directory: Path, optimizer: Adam) -> dict[str, float]:
+    """Read state.safetensors into `optimizer` and its parameters; return the counters.
+
+    Raises: CheckpointError that names the file.
+    """
+    path = directory / "state.safetensors"
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in ("parameters", "m", "v")}
+            counters = json.loads(file.metadata()["counters"])
+        for name, array in arrays.items():
+            if array.shape != optimizer.m.shape or array.dtype != optimizer.m.dtype:
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected {optimizer.m.shape}")
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from None
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    xp = array_module(optimizer.m)
+    optimizer.parameters.data[...] = xp.asarray(arrays["parameters"])
+    optimizer.m[...], optimizer.v[...] = xp.asarray(arrays["m"]), xp.asarray(arrays["v"])
+    optimizer.step = counters["step"]
+    return counters
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tinytransformer.backend import DeviceError
@@ -59,6 +60,29 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         return math.nan
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether Ctrl-C was pressed, or an end asked for (SIGTERM), so that work can be saved.
+
+    The second time ends the program at once.
+    """
+    received: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        sys.exit(128 + received[0])
 
 
 @contextmanager

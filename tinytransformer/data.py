@@ -135,7 +135,8 @@ def plan_batches(
     order = list(range(len(pairs)))
     if generator is not None:
         generator.shuffle(order)
-    order.sort(key=lambda i: (len(pairs[i][1]), len(pairs[i][0])))  # stable: equal lengths stay shuffled
+    lengths = [sorted(map(len, pair), reverse=True) for pair in pairs]  # the longer side decides
+    order.sort(key=lengths.__getitem__)  # stable: equal lengths stay shuffled
     batches: list[list[int]] = [[]]
     longest = 0
     for i in order:

@@ -78,10 +78,14 @@ class Adam:
 def clip_by_global_norm(gradient: Array, limit: float) -> Array:
     """Scale the flat `gradient` down, in place, to a Euclidean norm of at most `limit`; return the norm before.
 
+    An infinite limit changes nothing.
+
     Source: Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063, algorithm 1.
     """
     xp = array_module(gradient)
     norm = xp.sqrt(gradient @ gradient)
+    if limit == math.inf:
+        return norm
     gradient *= xp.minimum(limit / xp.maximum(norm, limit), 1).astype(gradient.dtype)
     return norm
 

@@ -1,31 +1,29 @@
 """The training loop: batches in, a better model out.
 
 Everything random in a run comes from its seed and from where the run stands, never from what was drawn before: the
-order of an epoch from (seed, epoch), the dropout of a step from (seed, step). So a run can be taken up anywhere.
+order of an epoch from (seed, epoch), the dropout of a step from (seed, step). So a run can be taken up anywhere, and
+goes on bit for bit as if it had never been interrupted.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tinytransformer.backend import array_module
-from tinytransformer.checkpoint import append_metrics, save_weights
-from tinytransformer.data import Batch, Corpus, batches
-from tinytransformer.evaluation import evaluate_loss, evaluate_translation
+from tinytransformer.data import Batch, Corpus, make_batch, plan_batches
 from tinytransformer.ops import cross_entropy
 from tinytransformer.optim import Adam, clip_by_global_norm, cosine, inverse_square_root
 from tinytransformer.transformer import PAD, Transformer
-from tinytransformer.translation import Translator
 
 SCHEDULES = ("inverse-square-root", "cosine")
 
@@ -73,13 +71,16 @@ class Progress:
     tokens: int
 
 
-@dataclass(frozen=True)
-class ValidationSet:
-    """Held-out pairs, as ids for the loss and as text for BLEU."""
+@dataclass
+class Standing:
+    """Where a run stands: beside the parameters and the optimizer's moments all that it needs to go on.
 
-    corpus: Corpus
-    sources: list[str]
-    targets: list[str]
+    step: updates taken. loss_sum, token_sum: over the updates since the last validation.
+    """
+
+    step: int = 0
+    loss_sum: float = 0.0
+    token_sum: int = 0
 
 
 def generator_for(seed: int, *purpose: int) -> np.random.Generator:
@@ -92,35 +93,45 @@ def train(
     corpus: Corpus,
     options: TrainingOptions,
     *,
+    optimizer: Adam | None = None,
+    standing: Standing | None = None,
     report: Callable[[Progress], object] = lambda progress: None,
     validate: Callable[[int, float, float], object] = lambda step, loss, speed: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train `model` on `corpus`, in place.
+    """Train `model` on `corpus`, in place, from where `standing` says to `options.steps`.
 
+    optimizer, standing: of the run to go on with; fresh ones if left out. Both are kept up to date.
     report: is told of every update. validate: is called every `valid_every` steps, and after the last, with the step,
-        the mean training loss per token and the target tokens per second since it was called before.
+        the mean training loss per token since it was called before, and the target tokens per second.
+    stop: is asked after every update whether to leave off there.
     Raises: TrainingError if loss or gradient cease to be finite; the parameters are then those before that step.
     """
-    optimizer = Adam(model.parameters, weight_decay=options.weight_decay)
-    stream = _endless_batches(corpus, options)
-    loss_sum, token_sum, started = 0.0, 0, time.perf_counter()
+    optimizer = optimizer or Adam(model.parameters, weight_decay=options.weight_decay)
+    now = standing or Standing()
+    stream = _endless_batches(corpus, options, skip=now.step * options.accumulate)
+    seconds, tokens_timed = 0.0, 0
     with Replicas(model, options) as replicas:
-        for step in range(1, options.steps + 1):
+        while now.step < options.steps and not stop():
+            started = time.perf_counter()
             numbered = list(islice(stream, options.accumulate))
             epoch, parts = numbered[-1][0], [batch for _, batch in numbered]
             tokens = sum(batch.tokens for batch in parts)
 
-            loss = replicas.gradient(parts, tokens, step)
+            loss = replicas.gradient(parts, tokens, now.step + 1)
             norm = clip_by_global_norm(model.parameters.grad, options.clip)
-            _require_finite(step, loss, norm)
-            rate = learning_rate(step, options)
+            _require_finite(now.step + 1, loss, norm)
+            rate = learning_rate(now.step + 1, options)
             optimizer.update(rate)
 
-            report(Progress(step, epoch, loss, rate, tokens))
-            loss_sum, token_sum = loss_sum + loss * tokens, token_sum + tokens
-            if step % options.valid_every == 0 or step == options.steps:
-                validate(step, loss_sum / token_sum, token_sum / (time.perf_counter() - started))
-                loss_sum, token_sum, started = 0.0, 0, time.perf_counter()
+            now.step, now.loss_sum, now.token_sum = now.step + 1, now.loss_sum + loss * tokens, now.token_sum + tokens
+            seconds, tokens_timed = seconds + time.perf_counter() - started, tokens_timed + tokens
+            report(Progress(now.step, epoch, loss, rate, tokens))
+            if now.step % options.valid_every == 0 or now.step == options.steps:
+                mean = now.loss_sum / now.token_sum
+                now.loss_sum, now.token_sum = 0.0, 0
+                validate(now.step, mean, tokens_timed / seconds)
+                seconds, tokens_timed = 0.0, 0
 
 
 class Replicas:
@@ -183,13 +194,13 @@ def learning_rate(step: int, options: TrainingOptions) -> float:
     return inverse_square_root(step, peak=options.learning_rate, warmup=options.warmup)
 
 
-def _endless_batches(corpus: Corpus, options: TrainingOptions) -> Iterator[tuple[int, Batch]]:
-    """Yield the batches of epoch 1, 2, ..., each shuffled anew, with the number of the epoch."""
-    epoch = 0
-    while True:
-        epoch += 1
-        for batch in batches(corpus.pairs, options.batch_tokens, generator_for(options.seed, ORDER, epoch)):
-            yield epoch, batch
+def _endless_batches(corpus: Corpus, options: TrainingOptions, skip: int = 0) -> Iterator[tuple[int, Batch]]:
+    """Yield the batches of epoch 1, 2, ..., each shuffled anew, with the number of the epoch; not the first `skip`."""
+    for epoch in itertools.count(1):
+        plan = plan_batches(corpus.pairs, options.batch_tokens, generator_for(options.seed, ORDER, epoch))
+        for indices in plan[skip:]:
+            yield epoch, make_batch([corpus.pairs[i] for i in indices])
+        skip = max(0, skip - len(plan))
 
 
 def _require_finite(step: int, loss: float, norm: Any) -> None:
@@ -198,45 +209,3 @@ def _require_finite(step: int, loss: float, norm: Any) -> None:
             f"step {step}: the loss is {loss} and the norm of its gradient {float(norm)}; "
             "a smaller learning rate or a longer warm-up may help"
         )
-
-
-class Validation:
-    """Looks at the validation set as the training goes, and keeps the best weights in model.safetensors.
-
-    The best are those with the highest BLEU; without a validation set, the latest.
-    """
-
-    def __init__(
-        self,
-        directory: Path,
-        translator: Translator,
-        held_out: ValidationSet | None,
-        announce: Callable[[str], object],
-    ):
-        self.directory = directory
-        self.translator = translator
-        self.held_out = held_out
-        self.announce = announce
-        self.best = -math.inf
-
-    def __call__(self, step: int, training_loss: float, tokens_per_second: float) -> None:
-        """Measure, write a line into metrics.jsonl, announce it, and save the weights if they are the best."""
-        model = self.translator.model
-        metrics: dict[str, Any] = {
-            "step": step,
-            "training_loss": round(training_loss, 4),
-            "tokens_per_second": round(tokens_per_second),
-        }
-        bleu = math.inf
-        if self.held_out is not None:
-            loss = evaluate_loss(model, self.held_out.corpus.pairs)
-            score, _ = evaluate_translation(self.translator, self.held_out.sources, self.held_out.targets)
-            bleu = score.bleu
-            metrics["valid_loss"] = round(loss.per_token, 4)
-            metrics["valid_perplexity"] = round(loss.perplexity, 3)
-            metrics["valid_bleu"] = round(bleu, 2)
-        append_metrics(self.directory, metrics)
-        self.announce("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in metrics.items()))
-        if bleu >= self.best:
-            self.best = bleu
-            save_weights(self.directory / "model.safetensors", model)

@@ -1,0 +1,111 @@
+"""The options of train.py: what can be asked for, and what a preset fills in."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinytransformer.backend import DEVICES
+from tinytransformer.command_line import HelpFormatter, above_zero, count, seed, share
+from tinytransformer.training import SCHEDULES
+from tinytransformer.transformer import PRESETS
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a preset is trained with unless the command line says otherwise."""
+
+    vocab_size: int
+    dropout: float
+    learning_rate: float
+    warmup: int
+    schedule: str
+    batch_tokens: int
+    steps: int
+
+
+RECIPES = {
+    "toy": Recipe(600, 0.0, 1e-2, 200, "cosine", 2048, 2000),
+    "tiny": Recipe(8000, 0.3, 5e-3, 2000, "inverse-square-root", 4096, 7000),
+    "small": Recipe(8000, 0.1, 1e-3, 4000, "inverse-square-root", 4096, 50_000),
+    "base": Recipe(37_000, 0.1, 7e-4, 4000, "inverse-square-root", 4096, 100_000),
+}
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the options of the command line; exit with status 2 if there is something wrong with them."""
+    parser = argparse.ArgumentParser(
+        description="Train a Transformer to translate. Without options: from English to German, on the toy corpus.",
+        epilog="Where no default is shown, it comes with the preset.",
+        formatter_class=HelpFormatter,
+    )
+    add_data_options(parser.add_argument_group("data", "UTF-8 text; line n of one file translates line n of the other"))
+    add_model_options(parser.add_argument_group("model"))
+    add_training_options(parser.add_argument_group("training"))
+    add_output_options(parser.add_argument_group("output"))
+    options = parser.parse_args()
+    if options.resume:
+        changed = [name for name, value in vars(options).items() if value != parser.get_default(name)]
+        if set(changed) - {"resume", "out"}:
+            parser.error("--resume goes on with the options that the run began with; give only --out beside it")
+    options.out = options.out or Path("runs") / options.preset
+    for split in ("", "valid_", "test_"):
+        source, target = (f"--{split}{side}".replace("_", "-") for side in ("source", "target"))
+        given = getattr(options, f"{split}source") is not None
+        if given != (getattr(options, f"{split}target") is not None):
+            parser.error(f"{source} and {target} go together")
+        if given and options.source is None:
+            parser.error(f"{source} needs --source and --target")
+    return options
+
+
+def add_data_options(group: argparse._ArgumentGroup) -> None:
+    for split, what in (("", "training"), ("valid-", "validation"), ("test-", "test")):
+        for side in ("source", "target"):
+            group.add_argument(f"--{split}{side}", type=Path, metavar="FILE", help=f"{what} text, {side} side")
+    group.add_argument("--vocab-size", type=count, metavar="N", help="subwords, shared by both languages")
+    group.add_argument(
+        "--max-length", type=count, default=256, metavar="N", help="leave out sentences of more subwords"
+    )
+
+
+def add_model_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--preset", choices=PRESETS, default="toy", help="size of the model, and how it is trained")
+    group.add_argument("--norm", choices=("pre", "post"), default="pre", help="where the layer norms stand")
+    group.add_argument("--positions", choices=("sinusoidal", "learned"), default="sinusoidal", help="kind of positions")
+    group.add_argument("--activation", choices=("relu", "gelu"), default="relu", help="bend of the feed-forward layers")
+    group.add_argument("--untied", action="store_true", help="separate source, target and output embeddings")
+    group.add_argument("--dropout", type=share, metavar="P", help="on embeddings and sublayers")
+    group.add_argument("--attention-dropout", type=share, default=0.0, metavar="P", help="on attention weights")
+
+
+def add_training_options(group: argparse._ArgumentGroup) -> None:
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=count, metavar="N", help="updates of the parameters")
+    length.add_argument(
+        "--epochs", type=above_zero, metavar="N", help="passes over the training text, instead of steps"
+    )
+    group.add_argument("--batch-tokens", type=count, metavar="N", help="most subwords on either side of a batch")
+    group.add_argument("--accumulate", type=count, default=1, metavar="N", help="batches per update")
+    group.add_argument("--learning-rate", type=above_zero, metavar="R", help="at its peak")
+    group.add_argument("--warmup", type=count, metavar="N", help="steps until the peak")
+    group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate after it")
+    group.add_argument("--label-smoothing", type=share, default=0.1, metavar="E", help="mass spread over all subwords")
+    group.add_argument("--weight-decay", type=share, default=0.0, metavar="W", help="of AdamW")
+    group.add_argument("--clip", type=above_zero, default=1.0, metavar="NORM", help="largest norm of a gradient")
+    group.add_argument("--replicas", type=count, default=2, metavar="N", help="threads that share each update")
+    group.add_argument(
+        "--seed", type=seed, default=1, metavar="N", help="same seed and replicas, same machine: same bits"
+    )
+    group.add_argument("--device", choices=DEVICES, default="cpu", help="where to compute")
+
+
+def add_output_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--out", type=Path, metavar="DIR", help="directory of the run (default: runs/PRESET)")
+    group.add_argument("--resume", action="store_true", help="go on with the run that was interrupted there")
+    group.add_argument("--overwrite", action="store_true", help="replace the run that stands there")
+    group.add_argument("--valid-every", type=count, metavar="N", help="steps between validations (default: a fifth)")
+    group.add_argument("--average", type=count, default=1, metavar="N", help="try the mean of the last N validations")
+    group.add_argument("--patience", type=count, metavar="N", help="stop when N validations brought no better BLEU")
+    group.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed in the final test")

@@ -1,0 +1,106 @@
+"""Looking at held-out sentences while a run goes on, and keeping the weights that do best on them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinytransformer.checkpoint import (
+    append_metrics,
+    average_weights,
+    load_weights,
+    save_weights,
+    write_atomically,
+)
+from tinytransformer.data import Corpus
+from tinytransformer.evaluation import evaluate_loss, evaluate_translation
+from tinytransformer.translation import Translator
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Held-out pairs, as ids for the loss and as text for BLEU."""
+
+    corpus: Corpus
+    sources: list[str]
+    targets: list[str]
+
+
+class Validation:
+    """Measures a model as its training goes, and keeps the best weights in model.safetensors.
+
+    The best are those with the highest BLEU; without held-out pairs, the latest. The weights of the last few
+    validations are kept as well, since their mean is often better than any of them.
+
+    held_out: what to measure on, or None. average: how many to take the mean of, 1 for none.
+    announce: is told each result in one line.
+    best: the highest BLEU so far. since: how many validations ago that was.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        translator: Translator,
+        held_out: ValidationSet | None,
+        announce: Callable[[str], object],
+        *,
+        average: int = 1,
+    ):
+        self.directory = directory
+        self.translator = translator
+        self.held_out = held_out
+        self.announce = announce
+        self.average = average
+        self.best = -math.inf
+        self.since = 0
+
+    def __call__(self, step: int, training_loss: float, tokens_per_second: float) -> None:
+        """Measure, and save the weights if they are the best so far."""
+        measured = {"training_loss": round(training_loss, 4), "tokens_per_second": round(tokens_per_second)}
+        self._measure({"step": step, **measured})
+        if self.average > 1:
+            save_weights(self.directory / f"step-{step:08}.safetensors", self.translator.model)
+            for old in self._latest()[: -self.average]:
+                old.unlink()
+
+    def finish(self) -> None:
+        """Try the mean of the last weights, keep it if it is the best, and load the best into the model."""
+        latest = self._latest()
+        if len(latest) > 1:
+            average_weights(latest, self.translator.model)
+            self._measure({"mean_of": len(latest)})
+        load_weights(self.directory / "model.safetensors", self.translator.model)
+
+    def forget_after(self, step: int) -> None:
+        """Take back what was written after `step`, so that a run which goes on from there writes it again."""
+        for path in self._latest():
+            if int(path.stem.removeprefix("step-")) > step:
+                path.unlink()
+        path = self.directory / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if json.loads(line).get("step", math.inf) <= step]
+        write_atomically(path, "".join(kept).encode())
+
+    def _latest(self) -> list[Path]:
+        return sorted(self.directory.glob("step-*.safetensors"))
+
+    def _measure(self, metrics: dict[str, Any]) -> None:
+        """Write loss and BLEU of the model as it is beside `metrics`; save its weights if they are the best."""
+        model, bleu = self.translator.model, math.inf
+        if self.held_out is not None:
+            loss = evaluate_loss(model, self.held_out.corpus.pairs)
+            score, _ = evaluate_translation(self.translator, self.held_out.sources, self.held_out.targets)
+            bleu = score.bleu
+            metrics["valid_loss"] = round(loss.per_token, 4)
+            metrics["valid_perplexity"] = round(loss.perplexity, 3)
+            metrics["valid_bleu"] = round(bleu, 2)
+        append_metrics(self.directory, metrics)
+        self.announce("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in metrics.items()))
+        self.since += 1
+        if bleu >= self.best:
+            self.best, self.since = bleu, 0
+            save_weights(self.directory / "model.safetensors", model)
