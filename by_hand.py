@@ -11,7 +11,7 @@ only three rules:
 
     Y = A @ B            dA = dY @ B^T   and   dB = A^T @ dY
     Y = f(X)             dX = dY * f'(X), element by element
-    X is used twice      dX is the sum of what both uses send back
+    X is used twice      dX is the sum of what both uses send back: a fork forward is a sum backward
 
 Softmax, layer norm and the loss need a little more: ops/softmax.py, ops/normalisation.py and ops/loss.py
 in the package derive them. Shapes stand at the end of the line:
@@ -64,7 +64,7 @@ def layer_norm_backward(dY: Array, w: Part, kept: tuple) -> tuple[Array, Part]:
     dgain = (dY * X_hat).sum((0, 1))  # (D,)
     dbias = dY.sum((0, 1))  # (D,)
     dX_hat = dY * w["gain"]  # (B, T, D)
-    # Mean and spread of X were taken out, so a nudge along either does nothing to X_hat.
+    # Mean and spread of X were taken out, so a nudge along either does nothing to X_hat (but for the 1e-5).
     along_mean = dX_hat.mean(-1, keepdims=True)  # (B, T, 1)
     along_spread = X_hat * (X_hat * dX_hat).mean(-1, keepdims=True)  # (B, T, D)
     dX = (dX_hat - along_mean - along_spread) / s  # (B, T, D)
@@ -173,7 +173,7 @@ def forward(w: Weights, source: Array, target: Array) -> tuple[float, dict[int, 
 
     # The loss: cross-entropy with label smoothing, the mean over all tokens that are not padding
     logits, kept[20] = Z4 @ E.T, Z4  #                                                20   (B, T, V)
-    logits = logits - logits.max(-1, keepdims=True)  # the same P, and no overflow
+    logits = logits - logits.max(-1, keepdims=True)  # softmax stays the same, nothing overflows
     log_P = logits - np.log(np.exp(logits).sum(-1, keepdims=True))  #                      (B, T, V)
     wanted = (1 - SMOOTHING) * np.eye(V)[predict] + SMOOTHING / V  #                       (B, T, V)
     share = (predict != PAD)[..., None] / (predict != PAD).sum()  #                        (B, T, 1)
@@ -187,7 +187,7 @@ def backward(w: Weights, source: Array, target: Array, kept: dict[int, Any]) -> 
     V, D = E.shape
     dw: Weights = {}
 
-    # 21, the loss: what was predicted, P, minus what was wanted
+    # 21, the loss: what was predicted, P = softmax(logits), minus what was wanted
     share, wanted, log_P = kept[21]
     dlogits = share * (np.exp(log_P) - wanted)  # (B, T, V)
     # 20, the output: the first use of E

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +19,21 @@ from tinytransformer.checkpoint import (
     RunConfig,
     load_config,
     load_state,
+    require_writable,
     save_config,
     save_state,
     write_atomically,
 )
 from tinytransformer.command_line import errors_in_one_line, interruptible
-from tinytransformer.data import Corpus, DataError, encode_corpus, plan_batches, read_parallel
+from tinytransformer.data import (
+    Corpus,
+    DataError,
+    encode_corpus,
+    fingerprint,
+    padding_share,
+    plan_batches,
+    read_parallel,
+)
 from tinytransformer.evaluation import evaluate_translation
 from tinytransformer.optim import Adam
 from tinytransformer.options import RECIPES, parse_arguments
@@ -37,7 +47,7 @@ from tinytransformer.training import (
     train,
 )
 from tinytransformer.transformer import PRESETS, Transformer, TransformerConfig
-from tinytransformer.translation import Translator
+from tinytransformer.translation import Search, Translator
 from tinytransformer.validation import Validation, ValidationSet
 
 TOY = Path(__file__).parent / "data" / "toy"
@@ -47,7 +57,7 @@ TOY_FILES = {
     for side, language in (("source", "en"), ("target", "de"))
 }
 
-NOT_RECORDED = {"out", "resume", "overwrite"}  # these are about one call of the script, not about the run
+NOT_RECORDED = {"out", "overwrite", "resume", "summary"}  # these are about one call of the script, not about the run
 
 
 def main() -> None:
@@ -56,10 +66,11 @@ def main() -> None:
         vars(options).update(TOY_FILES)
     with errors_in_one_line("train.py"):
         require_device(options.device)
+        require_writable(options.out)
         keep_freed_memory()
         if options.resume:
             options = options_of_run(options)
-        elif (options.out / "config.json").exists() and not options.overwrite:
+        elif not options.overwrite and not options.summary and any(any(options.out.glob(pattern)) for pattern in FILES):
             raise CheckpointError(
                 f"{options.out} already holds a run; --resume it, --overwrite it, or choose another --out"
             )
@@ -71,6 +82,9 @@ def run(options: argparse.Namespace) -> None:
     training_text = read_parallel(options.source, options.target)
     validation_text = read_parallel(options.valid_source, options.valid_target) if options.valid_source else None
     test_text = read_parallel(options.test_source, options.test_target) if options.test_source else None
+    texts = fingerprint(*training_text, *(validation_text or ()))
+    if options.resume and texts != options.texts:
+        raise DataError(f"the texts are no longer those that the run in {options.out} began with")
 
     tokenizer = make_tokenizer(options, training_text)
     corpus = make_corpus(options, tokenizer, "training", training_text)
@@ -79,15 +93,20 @@ def run(options: argparse.Namespace) -> None:
         held_out = ValidationSet(make_corpus(options, tokenizer, "validation", validation_text), *validation_text)
     training = make_training_options(options, corpus)
     model = make_model(options, len(tokenizer))
+    if options.summary:
+        print(model.summary())
+        return
     optimizer = Adam(model.parameters, weight_decay=training.weight_decay)
     translator = Translator(model, tokenizer, corpus.length_ratio())
     validation = Validation(options.out, translator, held_out, say, average=options.average)
     standing = resume(options, optimizer, validation) if options.resume else Standing()
     if not options.resume:
-        prepare_directory(options, translator)
+        prepare_directory(options, translator, texts)
+    plan = plan_batches(corpus.pairs, training.batch_tokens)
     say(
         f"preset {options.preset}: {model.parameters.data.size:,} parameters, {len(tokenizer)} subwords, "
-        f"{len(corpus.pairs):,} sentence pairs, {training.steps:,} steps, into {options.out}"
+        f"{len(corpus.pairs):,} sentence pairs in {len(plan):,} batches with "
+        f"{100 * padding_share(corpus.pairs, plan):.1f} % padding, {training.steps:,} steps, into {options.out}"
     )
 
     def save() -> None:
@@ -112,7 +131,8 @@ def run(options: argparse.Namespace) -> None:
         )
         if interrupted():
             save()
-            say(f"interrupted after step {standing.step}; to go on: python train.py --resume --out {options.out}")
+            out = shlex.quote(str(options.out))
+            say(f"interrupted after step {standing.step}; to go on: python train.py --resume --out {out}")
     validation.finish()
     if test_text:
         report_results(options, translator, test_text)
@@ -139,7 +159,7 @@ def make_corpus(
     if corpus.empty:
         say(f"note: left out {corpus.empty} {name} pairs with an empty side")
     if corpus.long:
-        say(f"note: left out {corpus.long} {name} pairs of more than {options.max_length} subwords")
+        say(f"note: left out {corpus.long} {name} pairs of {options.max_length} subwords and more")
     return corpus
 
 
@@ -150,7 +170,7 @@ def make_model(options: argparse.Namespace, vocabulary: int) -> Transformer:
         vocabulary,
         tied_embeddings=not options.untied,
         positions=options.positions,
-        max_length=options.max_length + 1,  # BEGIN stands before the sentence
+        max_length=options.max_length,
         norm=options.norm,
         activation=options.activation,
         dropout=RECIPES[options.preset].dropout if options.dropout is None else options.dropout,
@@ -205,23 +225,22 @@ class Meter:
         )
 
 
-def prepare_directory(options: argparse.Namespace, translator: Translator) -> None:
+def prepare_directory(options: argparse.Namespace, translator: Translator, texts: str) -> None:
     """Make the directory of a new run and write what does not change while it is trained."""
     options.out.mkdir(parents=True, exist_ok=True)
     for pattern in FILES:  # weights of an earlier run must not stand beside the vocabulary of this one
         for path in options.out.glob(pattern):
             path.unlink()
     write_atomically(options.out / "tokenizer.model", translator.tokenizer.model)
-    record = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-    for name in NOT_RECORDED:
-        del record[name]
-    save_config(options.out, RunConfig(translator.model.config, translator.length_ratio, record))
+    paths = {name: str(value.resolve()) for name, value in vars(options).items() if isinstance(value, Path)}
+    record = {name: value for name, value in (vars(options) | paths).items() if name not in NOT_RECORDED}
+    save_config(options.out, RunConfig(translator.model.config, translator.length_ratio, record | {"texts": texts}))
 
 
 def options_of_run(options: argparse.Namespace) -> argparse.Namespace:
     """Return the options that the run in `options.out` began with."""
     record = load_config(options.out).training
-    if record.keys() != vars(options).keys() - NOT_RECORDED:
+    if record.keys() != vars(options).keys() - NOT_RECORDED | {"texts"}:
         raise CheckpointError(f"{options.out}: config.json does not hold the options of train.py")
     paths = {name: Path(record[name]) for name in TOY_FILES if record[name] is not None}
     return argparse.Namespace(**{**vars(options), **record, **paths})
@@ -230,8 +249,11 @@ def options_of_run(options: argparse.Namespace) -> argparse.Namespace:
 def resume(options: argparse.Namespace, optimizer: Adam, validation: Validation) -> Standing:
     """Set everything to where the run in `options.out` was last saved."""
     counters = load_state(options.out, optimizer)
-    validation.best, validation.since = counters.pop("best"), int(counters.pop("since"))
-    standing = Standing(int(counters["step"]), counters["loss_sum"], int(counters["token_sum"]))
+    try:
+        validation.best, validation.since = counters["best"], int(counters["since"])
+        standing = Standing(int(counters["step"]), counters["loss_sum"], int(counters["token_sum"]))
+    except KeyError as error:
+        raise CheckpointError(f"{options.out / 'state.safetensors'}: the counter {error} is missing") from None
     validation.forget_after(standing.step)
     return standing
 
@@ -243,7 +265,7 @@ def report_results(options: argparse.Namespace, translator: Translator, test: tu
         named.append(("unseen combinations", read_parallel(TOY / "unseen.en", TOY / "unseen.de")))
     examples: list[str] = []
     for name, (sources, references) in named:
-        score, translations = evaluate_translation(translator, sources, references, beam=options.beam)
+        score, translations = evaluate_translation(translator, sources, references, Search(beam=options.beam))
         print(
             f"BLEU {score.bleu:.2f} on {name}, {len(sources)} sentences, beam {options.beam} ({score.bleu_signature})"
         )

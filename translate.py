@@ -12,15 +12,23 @@ from pathlib import Path
 
 from tinytransformer.backend import DEVICES, keep_freed_memory
 from tinytransformer.checkpoint import CheckpointError
-from tinytransformer.command_line import HelpFormatter, count, errors_in_one_line
-from tinytransformer.translation import Translator
+from tinytransformer.command_line import (
+    HelpFormatter,
+    above_zero,
+    count,
+    errors_in_one_line,
+    from_zero,
+    probability,
+    seed,
+)
+from tinytransformer.decoding import Sampling
+from tinytransformer.translation import Search, Translator
 
 LINES_AT_ONCE = 1024  # how many lines of standard input are read before they are translated
 
 
 def main() -> None:
     options = parse_arguments()
-    sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     with errors_in_one_line("translate.py"):
         keep_freed_memory()
         if not (options.model / "config.json").exists():
@@ -28,16 +36,42 @@ def main() -> None:
         translator = Translator.load(options.model, device=options.device)
         # An argument that is not UTF-8 arrives with its bytes as surrogates, which encoding turns back.
         sentences = [decode(os.fsencode(text), number) for number, text in enumerate(options.text, start=1)]
+        first = 1
         for lines in [sentences] if sentences else lines_of_standard_input():
-            for translation in translator.translate(lines, beam=options.beam):
-                print(translation)
-        sys.stdout.flush()
+            print_translations(translator, lines, first, options)
+            first += len(lines)
+
+
+def print_translations(translator: Translator, lines: list[str], first: int, options: argparse.Namespace) -> None:
+    """Print the best translation of each line; under --n-best the best few, each behind its score and a tab.
+
+    first: the number of the first line.
+    """
+    for number, line in enumerate(lines, start=first):
+        if translator.is_too_long(line):
+            warn(f"line {number} is longer than the {translator.longest} subwords of the model; its beginning is used")
+    for found in translator.hypotheses(lines, search_of(options, first)):
+        if options.n_best is None or not found:
+            print(found[0].text if found else "")
+        else:
+            for translation in found[: options.n_best]:
+                print(f"{translation.score:.4f}\t{translation.text}")
+    sys.stdout.flush()
+
+
+def search_of(options: argparse.Namespace, first: int) -> Search:
+    """Return the search that the options ask for."""
+    if options.sample:
+        sampling = Sampling(options.seed, options.temperature, options.top_k, options.top_p)
+        return Search(alpha=options.alpha, max_length=options.max_length, sampling=sampling, first_line=first)
+    return Search(options.beam, options.alpha, options.max_length)
 
 
 def lines_of_standard_input() -> Iterator[list[str]]:
     """Yield the lines, some at a time, so that memory does not grow with their number. Only "\\n" ends a line."""
     numbered = enumerate(sys.stdin.buffer, start=1)
-    while some := list(islice(numbered, LINES_AT_ONCE)):
+    at_once = 1 if sys.stdin.isatty() else LINES_AT_ONCE  # a person waits for each line
+    while some := list(islice(numbered, at_once)):
         lines = [decode(line.removesuffix(b"\n").removesuffix(b"\r"), number) for number, line in some]
         if some[0][0] == 1:
             lines[0] = lines[0].removeprefix("\ufeff")  # a byte order mark is no text
@@ -49,8 +83,12 @@ def decode(line: bytes, number: int) -> str:
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError:
-        print(f"translate.py: warning: line {number} is not UTF-8; bytes were replaced", file=sys.stderr)
+        warn(f"line {number} is not UTF-8; bytes were replaced")
         return line.decode("utf-8", errors="replace")
+
+
+def warn(message: str) -> None:
+    print(f"translate.py: warning: {message}", file=sys.stderr)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -61,9 +99,22 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("text", nargs="*", metavar="SENTENCE", help="what to translate")
     parser.add_argument("--model", type=Path, default=Path("runs/toy"), metavar="DIR", help="directory of a run")
-    parser.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to compute")
-    return parser.parse_args()
+    parser.add_argument("--max-length", type=count, metavar="N", help="most subwords of a translation")
+    search = parser.add_argument_group("search")
+    search.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy")
+    search.add_argument("--alpha", type=from_zero, default=0.6, metavar="A", help="favour long translations by this")
+    search.add_argument("--n-best", type=count, metavar="N", help="print N with their scores, finished ones first")
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument("--sample", action="store_true", help="draw translations instead of searching for the best")
+    sampling.add_argument("--temperature", type=above_zero, default=1.0, metavar="T", help="below 1: more careful")
+    sampling.add_argument("--top-k", type=count, metavar="K", help="draw from the K most probable subwords only")
+    sampling.add_argument("--top-p", type=probability, default=1.0, metavar="P", help="or from the few that make up P")
+    sampling.add_argument("--seed", type=seed, default=1, metavar="N", help="same seed, same translations")
+    options = parser.parse_args()
+    if options.n_best is not None and (options.sample or options.n_best > options.beam):
+        parser.error("--n-best prints what the beam holds: at most --beam, and nothing with --sample")
+    return options
 
 
 if __name__ == "__main__":

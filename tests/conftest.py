@@ -1,5 +1,6 @@
 """What test modules share: text, a tokenizer, a model that has learned nothing, the scripts, and real corpora."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinytransformer.data import read_lines
+from tinytransformer.data import Corpus, read_lines
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer, TransformerConfig
 
@@ -43,6 +44,14 @@ def make_model():
 
 
 @pytest.fixture(scope="session")
+def corpus():
+    """Fifty sentences of tokens from 4 to 11 that say the same on both sides."""
+    random = np.random.default_rng(0)
+    lines = [random.integers(4, 12, size).tolist() for size in random.integers(2, 6, 50)]
+    return Corpus([(line, line) for line in lines], 0, 0)
+
+
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory, toy_text):
     """A folder with a small corpus, and files in which something is wrong."""
     folder = tmp_path_factory.mktemp("scripts")
@@ -68,6 +77,15 @@ def call(folder):
         return done.returncode, done.stdout.decode().split("\n")[:-1], done.stderr.decode()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def train_script():
+    """train.py as a module, so that a test can look at its parts, or put others in their place."""
+    spec = importlib.util.spec_from_file_location("train_script", ROOT / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

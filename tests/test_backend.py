@@ -19,6 +19,7 @@ class DeviceArray:
     def __init__(self, host):
         self.host = host
         self.shape = host.shape
+        self.size = host.size
 
     def __array__(self, *_args, **_options):
         raise TypeError("implicit conversion to a NumPy array")
@@ -114,12 +115,45 @@ def test_random_bytes_take_every_value():
 
 
 @pytest.mark.usefixtures("cupy")
-def test_random_bytes_of_the_device_come_from_its_generator():
-    """CuPy's generator has no `bytes`, so it is asked for integers, of the whole range of a byte."""
-    asked = []
-    generator = SimpleNamespace(integers=lambda *bounds, **options: asked.append((bounds, options)) or "bytes")
-    assert backend.random_bytes(DeviceArray(np.ones((2, 3))), generator) == "bytes"
-    assert asked == [((0, 256), {"size": (2, 3), "dtype": np.uint8})]
+def test_random_bytes_are_the_same_on_every_device():
+    x = np.ones((2, 3))
+    there, here = (backend.random_bytes(array, np.random.default_rng(1)) for array in (DeviceArray(x), x))
+    assert isinstance(there, DeviceArray)
+    np.testing.assert_array_equal(there.host, here)
+
+
+@pytest.fixture
+def c_library(monkeypatch):
+    """Stands for the C library: its functions, and what mallopt is asked for."""
+    library = SimpleNamespace(asked=[], mallopt=lambda *numbers: library.asked.append(numbers))
+    monkeypatch.setattr(backend.ctypes, "CDLL", lambda name: library)
+    return library
+
+
+def test_freed_memory_is_kept_on_linux(monkeypatch, c_library):
+    """Nothing is given back, and no array comes from elsewhere; the numbers fit a C int."""
+    monkeypatch.setattr(backend.sys, "platform", "linux")
+    backend.keep_freed_memory()
+    assert all(type(n) is int and -(2**31) <= n < 2**31 for numbers in c_library.asked for n in numbers)
+    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    values = dict(c_library.asked)
+    assert values[trim_threshold] >= 1 << 30
+    assert values[mmap_threshold] >= 1 << 30
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_elsewhere_the_c_library_is_left_alone(monkeypatch, c_library, platform):
+    monkeypatch.setattr(backend.sys, "platform", platform)
+    monkeypatch.setattr(backend.ctypes, "CDLL", lambda name: pytest.fail("the library was opened"))
+    backend.keep_freed_memory()
+    assert not c_library.asked
+
+
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch, c_library):
+    """musl, for one."""
+    monkeypatch.setattr(backend.sys, "platform", "linux")
+    del c_library.mallopt
+    backend.keep_freed_memory()
 
 
 def modules_imported(path):

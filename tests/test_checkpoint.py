@@ -12,13 +12,14 @@ import safetensors.numpy
 from tinytransformer.checkpoint import (
     CheckpointError,
     RunConfig,
-    append_metrics,
     load_model,
+    load_state,
     load_weights,
     save_config,
+    save_state,
     save_weights,
-    write_atomically,
 )
+from tinytransformer.optim import Adam
 from tinytransformer.tokenizer import VocabularyError
 
 
@@ -141,11 +142,28 @@ def test_tokenizer_and_configuration_have_to_agree(run, tokenizer):
         load_model(directory)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_missing_file_is_named(run, name):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("config.json", ": No such file or directory"),
+        ("model.safetensors", " does not exist; no validation was reached"),
+    ],
+)
+def test_a_missing_file_is_named(run, name, words):
     directory, _ = run
     (directory / name).unlink()
-    assert_refused(directory, name, "No such file or directory")
+    with pytest.raises(CheckpointError, match=f"^{re.escape(str(directory / name))}{words}"):
+        load_model(directory)
+
+
+def test_a_missing_state_is_named_with_what_to_do(run):
+    directory, model = run
+    optimizer = Adam(model.parameters)
+    words = " does not exist: nothing was saved yet, so begin again with --overwrite$"
+    with pytest.raises(CheckpointError, match=f"^{re.escape(str(directory / 'state.safetensors'))}{words}"):
+        load_state(directory, optimizer)
+    save_state(directory, optimizer, {"step": 3})
+    assert load_state(directory, optimizer) == {"step": 3}
 
 
 def test_a_damaged_tokenizer_is_named(run):
@@ -195,46 +213,6 @@ def test_weights_that_do_not_fit_are_all_listed_and_none_is_copied(run):
     np.testing.assert_array_equal(model.parameters.data, before)
 
 
-@pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch, function):
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    old, new = tmp_path / "old", tmp_path / "new"
-    write_atomically(old, b"before")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, function, fail)
-        for path in (old, new):
-            with pytest.raises(OSError, match="No space left"):
-                write_atomically(path, b"after" * 1000)
-    assert old.read_bytes() == b"before"
-    assert not new.exists()
-    write_atomically(old, b"after")
-    assert old.read_bytes() == b"after"
-    assert [path.name for path in tmp_path.glob("old*")] == ["old"]
-
-
-def test_content_is_on_disk_before_it_is_moved_and_the_move_after(tmp_path, monkeypatch):
-    """Whole content, fsync of the file, move, fsync of the directory; the move never crosses directories."""
-    events = []
-    fsync, replace = os.fsync, os.replace
-
-    def spy_fsync(descriptor):
-        size = os.fstat(descriptor).st_size
-        events.append("directory" if os.path.isdir(f"/dev/fd/{descriptor}") else f"file of {size}")
-        fsync(descriptor)
-
-    def spy_replace(source, target):
-        assert source.parent == target.parent == tmp_path
-        events.append("move")
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", spy_fsync)
-    monkeypatch.setattr(os, "replace", spy_replace)
-    write_atomically(tmp_path / "file", b"12345")
-    assert events == ["file of 5", "move", *["directory"] * (os.name == "posix")]
-
-
 def test_everything_but_metrics_is_written_atomically(run, monkeypatch):
     directory, model = run
     before = {path.name: path.read_bytes() for path in directory.iterdir()}
@@ -247,11 +225,3 @@ def test_everything_but_metrics_is_written_atomically(run, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             write()
     assert {name: (directory / name).read_bytes() for name in before} == before
-
-
-def test_metrics_are_lines_of_json(tmp_path):
-    rows = [{"step": 1, "loss": 2.5}, {"step": 2, "note": "Größe\n"}, {"step": 3}]
-    for row in rows:
-        append_metrics(tmp_path, row)
-    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == rows

@@ -10,8 +10,10 @@ from tinytransformer.data import (
     DataError,
     batches,
     encode_corpus,
+    fingerprint,
     make_batch,
     pad,
+    padding_share,
     plan_batches,
     read_lines,
     read_parallel,
@@ -142,12 +144,6 @@ def realistic_pairs(count):
     return [([5] * s, [6] * t) for s, t in zip(lengths.tolist(), targets.tolist(), strict=True)]
 
 
-def padding_share(pairs, batch_tokens, generator=None):
-    planned = list(batches(pairs, batch_tokens, generator))
-    size = sum(batch.source.size + batch.target[:, 1:].size for batch in planned)
-    return 1 - sum((batch.source != PAD).sum() + batch.tokens for batch in planned) / size
-
-
 @pytest.mark.parametrize("batch_tokens", [30, 100, 1000, 4096, 10**9])
 @pytest.mark.parametrize("seed", [None, 0, 1])
 def test_every_pair_is_in_one_batch_and_no_batch_is_too_large(batch_tokens, seed):
@@ -187,13 +183,66 @@ def test_without_a_generator_batches_go_from_short_to_long():
     assert lengths == sorted(lengths)
 
 
+def test_batches_are_those_of_the_plan():
+    pairs = realistic_pairs(200)
+    for batch, indices in zip(batches(pairs, 300), plan_batches(pairs, 300), strict=True):
+        expected = make_batch([pairs[i] for i in indices])
+        np.testing.assert_array_equal(batch.source, expected.source)
+        np.testing.assert_array_equal(batch.target, expected.target)
+        assert batch.tokens == expected.tokens
+
+
+def test_of_nothing_nothing_is_planned():
+    assert plan_batches([], 100) == []
+    assert plan_batches([], 100, np.random.default_rng(0)) == []
+    assert list(batches([], 100)) == []
+
+
+def test_the_share_of_padding_counted_by_hand():
+    """Source 3 + 1 and 1 + 1 of 8 places, target 1 + 1 and 2 + 1 of 6; then a pair alone, which has no padding."""
+    pairs = [([5, 6, 7], [8]), ([9], [4, 5]), ([4] * 7, [5] * 2)]
+    assert padding_share(pairs, [[0, 1]]) == pytest.approx(3 / 14)
+    assert padding_share(pairs, [[1, 0], [2]]) == pytest.approx(3 / 25)
+    assert padding_share(pairs, [[0], [1], [2]]) == 0
+
+
+def counted(pairs, plan):
+    """The share of PAD in the arrays themselves."""
+    planned = [make_batch([pairs[i] for i in indices]) for indices in plan]
+    size = sum(batch.source.size + batch.target[:, 1:].size for batch in planned)
+    return 1 - sum((batch.source != PAD).sum() + batch.tokens for batch in planned) / size
+
+
 @pytest.mark.parametrize("seed", [None, 0])
 def test_little_is_padding(seed):
-    assert padding_share(realistic_pairs(20_000), 4096, None if seed is None else np.random.default_rng(seed)) <= 0.1
+    pairs = realistic_pairs(20_000)
+    plan = plan_batches(pairs, 4096, None if seed is None else np.random.default_rng(seed))
+    assert 0 < padding_share(pairs, plan) <= 0.1
+    assert padding_share(pairs, plan) == pytest.approx(counted(pairs, plan), rel=1e-9)
 
 
 def test_little_of_a_real_corpus_is_padding(multi30k):
     english, german, tokenizer = multi30k
     corpus = encode_corpus(tokenizer, english, german, 256)
     assert len(corpus.pairs) == len(english) - corpus.empty - corpus.long > 28_000
-    assert padding_share(corpus.pairs, 4096, np.random.default_rng(0)) <= 0.1
+    assert padding_share(corpus.pairs, plan_batches(corpus.pairs, 4096, np.random.default_rng(0))) <= 0.1
+
+
+def test_a_fingerprint_changes_with_every_line_its_place_and_its_text():
+    """And with nothing else: 16 hexadecimal digits, the same for the same lines."""
+    texts = ["abcd", "efgh", "i", "j"]  # every letter a line
+    first = fingerprint(*texts)
+    assert re.fullmatch("[0-9a-f]{16}", first)
+    assert fingerprint(*map(list, texts)) == first
+    divided = (texts[:2], texts[::-1], ["abcdefghij"], ["abcde", "fgh", "i", "j"])
+    others = {tuple(map(tuple, other)) for other in divided}
+    for i, text in enumerate(texts):
+        for j, line in enumerate(text):
+            for lines in (["x"], [f"{line} "], [line.upper()], [f"{line}\u00e9"], [], [line, line], [line, "", line]):
+                changed = [*text[:j], *lines, *text[j + 1 :]]
+                others.add(tuple(map(tuple, [*texts[:i], changed, *texts[i + 1 :]])))
+            swapped = [*text[: max(j - 1, 0)], *text[j : j + 1], *text[max(j - 1, 0) : j], *text[j + 1 :]]
+            others.add(tuple(map(tuple, [*texts[:i], swapped, *texts[i + 1 :]])))
+    others.discard(tuple(map(tuple, texts)))
+    assert len(others) > 60
+    assert len({first, *(fingerprint(*other) for other in others)}) == len(others) + 1

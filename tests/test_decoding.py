@@ -7,7 +7,7 @@ import pytest
 
 from tinytransformer.decoding import beam_search, greedy, length_penalty
 from tinytransformer.tape import recording
-from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
+from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN, Transformer
 
 V = 6  # the four special tokens and two more
 SOURCES = [[4, 5, 5, 4], [5], [], [4, 4, 5, 5, 4, 5, 4], [5, 4]]
@@ -226,3 +226,33 @@ def test_every_step_computes_one_position(make_model, monkeypatch):
     monkeypatch.setattr(model, "decode", spy)
     beam_search(model, SOURCES, [4] * 5, beam=2, forbidden=(END,))
     assert seen == [((10, 1), first) for first in range(4)]
+
+
+def random_sources(count):
+    random = np.random.default_rng(1)
+    return [random.integers(4, V, size).tolist() for size in random.integers(1, 12, count)]
+
+
+def said_by(model, source, hypothesis):
+    """ln p of a hypothesis, by the whole model at once, without padding and without a cache."""
+    said = [*hypothesis.ids, END] if hypothesis.finished else hypothesis.ids
+    table = next_log_probabilities(model, source, [said[:-1]], SPECIAL)[0]
+    return sum(table[t, token] for t, token in enumerate(said))
+
+
+def test_float32_decodes_as_float64_does(model):
+    """The same weights: the same log-probabilities to 1e-4, and but for near ties the same translations."""
+    single = Transformer(model.config, np.random.default_rng(0), dtype=np.float32)
+    single.parameters.data[...] = model.parameters.data
+    model.parameters.data[...] = single.parameters.data  # rounded alike
+    sources, different = random_sources(60), 0
+    limits = [8] * len(sources)
+    pairs = zip(*(searches(m, sources, limits, forbidden=SPECIAL) for m in (single, model)), strict=True)
+    for found, exact in pairs:  # greedy search, and then a beam of three
+        different += sum(h[0].ids != other[0].ids for h, other in zip(found, exact, strict=True))
+        for source, hypotheses in zip(sources, found, strict=True):
+            for h in hypotheses:
+                assert h.log_probability == pytest.approx(said_by(model, source, h), abs=1e-4)
+                assert h.log_probability == pytest.approx(said_by(single, source, h), abs=1e-4)  # without a cache
+    print(f"\n{different} of {2 * len(sources)} translations in float32 differ from those in float64")
+    assert different <= len(sources) // 20

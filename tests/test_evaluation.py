@@ -9,6 +9,7 @@ import sacrebleu
 from tinytransformer.evaluation import Loss, evaluate_loss, evaluate_translation, score
 from tinytransformer.tape import recording
 from tinytransformer.transformer import BEGIN, END
+from tinytransformer.translation import Search
 
 REFERENCES = ["Der alte Mann sieht den Hund.", "Sie ist nicht krank, sagt er.", "Wir gehen heute in die große Stadt."]
 HYPOTHESES = ["Der alte Mann sieht die Katze.", "sie ist nicht krank, sagt er.", "Wir gehen in die Stadt."]
@@ -72,12 +73,12 @@ def test_perplexity_is_e_to_the_loss(loss, perplexity):
 
 def test_translations_are_scored_in_order():
     class Upper:
-        def translate(self, lines, *, beam, progress):
-            progress(beam)
+        def translate(self, lines, search, *, progress):
+            progress(search)
             return [line.upper() for line in lines]
 
-    told = []
-    result, translations = evaluate_translation(Upper(), HYPOTHESES, REFERENCES, beam=3, progress=told.append)
+    told, search = [], Search(beam=3, alpha=1.5)
+    result, translations = evaluate_translation(Upper(), HYPOTHESES, REFERENCES, search, progress=told.append)
     assert translations == [line.upper() for line in HYPOTHESES]
     assert result == score(translations, REFERENCES)
-    assert told == [3]
+    assert told == [search]

@@ -275,3 +275,12 @@ def test_an_encoder_block_has_no_cross_attention_and_activations_have_names():
     names = {name.split(".")[0] for name, _ in Block(D, 20, H, rng(), cross_attention=False).named_parameters()}
     assert names == {"self_attention", "self_attention_norm", "feed_forward", "feed_forward_norm"}
     assert dict(ACTIVATIONS) == {"relu": relu, "gelu": gelu}
+
+
+def test_a_block_takes_a_memory_exactly_if_it_attends_to_one():
+    x, memory = normal(2, 5, D), normal(2, 4, D, seed=4)
+    for cross, wrong in ((True, None), (False, memory)):
+        block = Block(D, 20, H, rng(), cross_attention=cross)
+        with pytest.raises(ValueError, match=r"^a block takes a memory exactly if it has cross-attention$"):
+            block(x, wrong)
+        assert block(x, memory if cross else None).shape == x.shape

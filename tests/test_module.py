@@ -15,7 +15,7 @@ class Part(Module):
 
 
 class Whole(Module):
-    """Parameters directly, in a Module, in lists within lists, and among things that are no parameters."""
+    """Parameters directly, in a Module, in tuples within lists, and among things that are no parameters."""
 
     def __init__(self):
         self.gain = Parameter(np.ones(4))
@@ -23,7 +23,7 @@ class Whole(Module):
         self.size = 7
         self.constant = Tensor(np.ones(5))
         self.part = Part(1)
-        self.rows = [Part(2), [Part(3), None], Parameter(np.full((2, 1, 2), 4.0))]
+        self.rows = [Part(2), (Part(3), None), Parameter(np.full((2, 1, 2), 4.0))]
         self.tied = self.part.weight
         self.again = self.rows[0]
 
@@ -43,7 +43,7 @@ VECTORS = ["gain", "part.bias", "rows.0.bias", "rows.1.0.bias"]
 
 
 def test_names_are_paths_in_the_order_of_the_attributes():
-    """Through Modules and lists; other attributes are passed over; a tied weight stands once, under its first name."""
+    """Through Modules, lists and tuples, past other attributes; a tied weight stands once, under its first name."""
     whole = Whole()
     named = list(whole.named_parameters())
     assert [name for name, _ in named] == NAMES

@@ -1,18 +1,14 @@
-"""train.py and translate.py as a user runs them: what they write, what they print, and what they refuse."""
+"""train.py as a user runs it: what it writes, what it prints, and what it refuses; and what all scripts share."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tinytransformer.backend import cupy
 from tinytransformer.checkpoint import load_model
-from tinytransformer.data import encode_corpus, plan_batches, read_lines, read_parallel
+from tinytransformer.data import encode_corpus, padding_share, plan_batches, read_lines, read_parallel
 
-ROOT = Path(__file__).parent.parent
 FILES = ("config.json", "metrics.jsonl", "model.safetensors", "state.safetensors", "tokenizer.model")
 TEXT = ("--source", "train.en", "--target", "train.de")
 TESTED = ("--test-source", "test.en", "--test-target", "test.de")
@@ -51,8 +47,11 @@ def test_training_reports_on_standard_output_and_its_progress_on_standard_error(
         assert len(shown) == 5
         assert set(shown) <= set(read_lines(folder / file))
     assert len([line for line in output if line.startswith("model ")]) == 5
+    pairs = encode_corpus(load_model(folder / "run")[1], *read_parallel(folder / "train.en", folder / "train.de"), 256)
+    plan = plan_batches(pairs.pairs, 400)
+    padding = f"{100 * padding_share(pairs.pairs, plan):.1f} % padding"
     words = (
-        "250 sentence pairs, 4 steps, into run",
+        f"400 subwords, 250 sentence pairs in {len(plan)} batches with {padding}, 4 steps, into run\n",
         "step 2 ",
         "step 4 ",
         "valid bleu",
@@ -87,12 +86,15 @@ def test_a_default_vocabulary_shrinks_with_a_note(call, folder):
 OPTIONS = {
     "train.py": (
         "--source --target --valid-source --valid-target --test-source --test-target --vocab-size --max-length --out "
-        "--resume --overwrite --average --patience "
+        "--resume --overwrite --average --patience --summary "
         "--preset --norm --positions --activation --untied --dropout --attention-dropout --steps --epochs "
         "--batch-tokens --accumulate --learning-rate --warmup --schedule --label-smoothing --weight-decay --clip "
         "--valid-every --beam --replicas --seed --device"
     ),
-    "translate.py": "--model --beam --device SENTENCE",
+    "translate.py": (
+        "--model --beam --alpha --n-best --max-length --sample --temperature --top-k --top-p --seed --device SENTENCE"
+    ),
+    "evaluate.py": "--model --beam --alpha --device SOURCE TARGET",
 }
 
 
@@ -105,67 +107,6 @@ def test_help_names_every_option(call, script):
         assert any(option in line.replace(",", " ").split() for line in described), option
 
 
-SENTENCES = ["The old man sees the dog.", "", "Is she ill?"]
-
-
-def test_sentences_and_lines_are_translated_alike(call, trained):
-    """One line for each, on the command line or from standard input, in order; an empty one for an empty one."""
-    arguments = call("translate.py", "--model", "run", *SENTENCES)
-    assert (arguments[0], len(arguments[1]), arguments[1][1], arguments[2]) == (0, 3, "", "")
-    assert any(arguments[1])
-    for text in ("\n".join(SENTENCES) + "\n", "\r\n".join(SENTENCES)):
-        assert call("translate.py", "--model", "run", stdin=text.encode()) == arguments
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_line(call, trained):
-    """As in training files."""
-    text = "\n".join(SENTENCES).encode()
-    plain, marked = (call("translate.py", "--model", "run", stdin=mark + text) for mark in (b"", b"\xef\xbb\xbf"))
-    assert plain == marked
-
-
-@pytest.mark.parametrize("text", ["", "a\n\n\n", "a\u2028b\x85c\x0bd\x0ce\n", "a\rb\rc\n", "a" * 300 + "\nb"])
-def test_as_many_lines_come_out_as_went_in(call, trained, text):
-    """Lines end at newlines alone, as in training."""
-    status, output, errors = call("translate.py", "--model", "run", "--beam", "1", stdin=text.encode())
-    assert (status, errors) == (0, "")
-    assert len(output) == len(text.removesuffix("\n").split("\n")) * bool(text)
-
-
-def test_input_that_is_not_utf8_is_named_and_no_line_is_lost(call, trained):
-    """Beyond the lines that are read at once, too: their numbers go on."""
-    lines = [b"Dog."] * 1100
-    lines[1] = lines[1050] = b"T\xfcr."
-    status, output, errors = call("translate.py", "--model", "run", "--beam", "1", stdin=b"\n".join(lines))
-    assert (status, len(output)) == (0, 1100)
-    warning = "translate.py: warning: line {} is not UTF-8; bytes were replaced"
-    assert errors.splitlines() == [warning.format(2), warning.format(1051)]
-    assert output[1] == output[1050] != output[0] == output[1099]
-
-
-def test_a_sentence_that_is_not_utf8_is_mentioned_in_one_line(call, trained):
-    _, _, errors = call("translate.py", "--model", "run", "--beam", "1", os.fsdecode(b"T\xfcr."))
-    assert errors.count("\n") == 1
-
-
-def test_more_lines_than_are_read_at_once(call, trained):
-    lines = ["Dog.", "", "Is she ill?"] * 400
-    status, output, _ = call("translate.py", "--model", "run", "--beam", "1", stdin="\n".join(lines).encode())
-    assert status == 0
-    assert output == output[:3] * 400
-
-
-def test_a_reader_that_leaves_is_no_error(folder, trained):
-    """As with `python translate.py < file | head`."""
-    command = [sys.executable, str(ROOT / "translate.py"), "--model", "run", "--beam", "1"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, **pipes) as process:
-        process.stdout.close()
-        process.stdin.write(b"Dog.\n" * 3000)
-        process.stdin.close()
-        assert process.stderr.read() == b""
-
-
 def test_a_run_is_not_overwritten_unasked(call, folder, trained):
     before = contents(folder / "run")
     status, output, errors = call("train.py", *TEXT, *QUICK, "--out", "run", "--seed", "2")
@@ -176,15 +117,48 @@ def test_a_run_is_not_overwritten_unasked(call, folder, trained):
     assert contents(folder / "run") == before
 
 
+@pytest.mark.parametrize("name", [*FILES, "step-4.safetensors", "step-00000012.safetensors"])
+def test_a_single_file_of_a_run_is_not_overwritten_unasked(train_script, folder, monkeypatch, tmp_path, name):
+    """Any file that a run would write; refused before anything is read, and nothing is touched."""
+    (tmp_path / name).write_bytes(b"precious")
+    (tmp_path / "notes.txt").write_bytes(b"mine")
+    before = contents(tmp_path)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["train.py", *TEXT, *QUICK, "--out", str(tmp_path)])
+    monkeypatch.setattr(train_script, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(train_script, "run", lambda options: pytest.fail("the training began"))
+    with pytest.raises(SystemExit, match=f"^train.py: error: {tmp_path} already holds a run; "):
+        train_script.main()
+    assert contents(tmp_path) == before
+
+
+STRANGERS = ("other.safetensors", "step-.safetensors", "notes.txt")
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_directory_without_a_run_may_be_used(train_script, folder, monkeypatch, tmp_path, name):
+    began = []
+    (tmp_path / name).touch()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["train.py", *TEXT, *QUICK, "--out", str(tmp_path)])
+    monkeypatch.setattr(train_script, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(train_script, "run", began.append)
+    train_script.main()
+    assert [options.out for options in began] == [tmp_path]
+
+
 def test_a_run_is_overwritten_when_asked(call, folder, trained):
-    """A training that fails before it has weights leaves none of the run before it, beside another vocabulary."""
+    """All of the old run goes, and nothing else. A training that fails leaves no old weights by a new vocabulary."""
     target = folder / "replaced"
     target.mkdir()
     for name in FILES:
         (target / name).write_bytes((folder / "run" / name).read_bytes())
+    for name in ("step-00000004.safetensors", *STRANGERS):
+        (target / name).write_bytes(name.encode())
     options = (*TEXT, *QUICK, "--seed", "2", "--out", "replaced", "--overwrite")
     assert call("train.py", *options)[0] == 0
-    assert contents(target).keys() == contents(folder / "run").keys()
+    assert sorted(path.name for path in target.iterdir()) == sorted([*FILES, *STRANGERS])
+    assert all((target / name).read_bytes() == name.encode() for name in STRANGERS)
     assert (target / "model.safetensors").read_bytes() != (folder / "run" / "model.safetensors").read_bytes()
     assert len(read_lines(target / "metrics.jsonl")) == 2
 
@@ -217,7 +191,8 @@ FAILURES = {
         "a vocabulary of 100 is too small for this text, which needs at least ",
     ),
     "all too long": ((*TEXT, "--max-length", "1"), "no training pair is shorter than --max-length 1"),
-    "out is a file": ((*TEXT, *QUICK, "--out", "train.en"), "train.en: File exists"),
+    "out is a file": ((*TEXT, *QUICK, "--out", "train.en"), "train.en is not a directory"),
+    "out is below a file": ((*TEXT, *QUICK, "--out", "train.en/run/1"), "train.en is not a directory"),
 }
 
 
@@ -260,42 +235,25 @@ def test_misuse_of_train_is_refused(call, folder, arguments, words):
     assert contents(folder) == before
 
 
-NO_MODEL = "holds no trained model; run first: python train.py"
-TRANSLATE_FAILURES = [
-    (("Dog.",), b"", 1, f"translate.py: error: runs/toy {NO_MODEL}"),
-    (("--model", "nowhere"), b"Dog.\n", 1, f"translate.py: error: nowhere {NO_MODEL}"),
-    (("--model", "."), b"Dog.\n", 1, f"translate.py: error: . {NO_MODEL}"),
-    (("--model", "run", "--beam", "0", "Dog."), b"", 2, "translate.py: error: argument --beam: "),
-    (("--device", "tpu", "Dog."), b"", 2, "translate.py: error: argument --device: invalid choice: 'tpu'"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "stdin", "status", "words"), TRANSLATE_FAILURES)
-def test_translate_fails_in_one_line(call, trained, arguments, stdin, status, words):
-    found, _, errors = call("translate.py", *arguments, stdin=stdin)
-    assert found == status
-    lines = errors.rstrip("\n").split("\n")
-    assert lines[-1].startswith(words)
-    assert status == 2 or len(lines) == 1
-
-
 @pytest.mark.skipif(cupy is not None, reason="CuPy is installed")
 @pytest.mark.parametrize("script", OPTIONS)
 def test_without_cupy_a_gpu_is_refused_in_one_line(call, folder, trained, script):
-    arguments = (*TEXT, *QUICK, "--out", "gpu") if script == "train.py" else ("--model", "run", "Dog.")
-    status, output, errors = call(script, *arguments, "--device", "cuda")
+    arguments = {
+        "train.py": (*TEXT, *QUICK, "--out", "gpu"),
+        "translate.py": ("--model", "run", "Dog."),
+        "evaluate.py": ("--model", "run", "test.en", "test.de"),
+    }
+    status, output, errors = call(script, *arguments[script], "--device", "cuda")
     assert (status, output) == (1, [])
     assert errors.startswith(f"{script}: error: device 'cuda' needs CuPy, which is not installed; run: pip install ")
     assert errors.count("\n") == 1
     assert not (folder / "gpu").exists()
 
 
-def test_a_damaged_run_is_refused_in_one_line(call, folder, trained):
-    damaged = folder / "damaged"
-    damaged.mkdir()
-    for name in ("config.json", "tokenizer.model"):
-        (damaged / name).write_bytes((folder / "run" / name).read_bytes())
-    status, output, errors = call("translate.py", "--model", "damaged", "Dog.")
-    assert (status, output) == (1, [])
-    assert errors.startswith(f"translate.py: error: {Path('damaged', 'model.safetensors')}: No such file or directory")
-    assert errors.count("\n") == 1
+def test_a_summary_trains_nothing(call, folder):
+    """The parts of the model and their total; the directory is not made."""
+    status, output, _ = call("train.py", *TEXT, *QUICK, "--out", "unmade", "--summary")
+    assert status == 0
+    assert output[-1].split()[0] == "total"
+    assert any(line.startswith("decoder.blocks.0.cross_attention.query.weight ") for line in output)
+    assert not (folder / "unmade").exists()

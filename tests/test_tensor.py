@@ -206,3 +206,14 @@ def test_a_tensor_shows_what_it_is():
     assert repr(x.detach()) == "Tensor(array([1., 2.]))"
     assert x.shape == (2,)
     assert x.dtype == np.float64
+
+
+def test_a_result_has_the_dtype_of_its_inputs():
+    """An option that is a NumPy number would widen it, and with it everything after. Numbers alone have no dtype."""
+    x, gain = leaf(A.astype(np.float32)), np.ones(3, dtype=np.float32)
+    for wide, narrow in ((x, np.float64(1e-5)), (leaf(A.astype(np.float16)), np.float32(1e-5))):
+        own = gain.astype(wide.dtype)
+        with pytest.raises(TypeError, match=f"^layer_norm: made {narrow.dtype} of {wide.dtype}; are all options"):
+            OPS["layer_norm"](wide, own, own, eps=narrow)
+        assert OPS["layer_norm"](wide, own, own, eps=float(narrow)).dtype == wide.dtype
+    assert OPS["add"](1, 2).data == 3

@@ -1,20 +1,20 @@
-"""The loop: it learns, it can be repeated, its parts add up, and it keeps the best."""
+"""The loop: it learns, it can be repeated and left off, and its parts add up."""
 
-import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from tinytransformer import training
-from tinytransformer.checkpoint import load_weights
-from tinytransformer.data import Corpus, make_batch
+from tinytransformer.checkpoint import load_state, save_state
+from tinytransformer.data import Corpus, make_batch, plan_batches
 from tinytransformer.decoding import greedy
 from tinytransformer.evaluation import evaluate_loss
-from tinytransformer.optim import cosine, inverse_square_root
+from tinytransformer.optim import Adam, cosine, inverse_square_root
 from tinytransformer.training import (
     Replicas,
+    Standing,
     TrainingError,
     TrainingOptions,
     generator_for,
@@ -22,17 +22,8 @@ from tinytransformer.training import (
     train,
 )
 from tinytransformer.transformer import Transformer, TransformerConfig
-from tinytransformer.validation import Validation, ValidationSet
 
 OPTIONS = TrainingOptions(steps=6, batch_tokens=60, learning_rate=1e-2, warmup=3)
-
-
-@pytest.fixture(scope="module")
-def corpus():
-    """Fifty sentences that say the same on both sides."""
-    random = np.random.default_rng(0)
-    lines = [random.integers(4, 12, size).tolist() for size in random.integers(2, 6, 50)]
-    return Corpus([(line, line) for line in lines], 0, 0)
 
 
 def trained(make_model, corpus, options, *, dtype=np.float32, **changes):
@@ -205,45 +196,70 @@ def test_validation_comes_regularly_and_after_the_last_step(make_model, corpus, 
         assert speed > 0
 
 
-GOOD, FAIR, BAD = ("a b c d e f g h", "a b c d e f x y", "x y z")
+LEFT_OFF = {"steps": 13, "batch_tokens": 60, "learning_rate": 1e-2, "warmup": 3, "weight_decay": 0.01, "valid_every": 4}
 
 
-class Programmed:
-    """A translator whose translations at each validation are given."""
+def sitting(make_model, corpus, options, directory, *, until, seed, positions="sinusoidal"):
+    """Begin a run, or go on with the one in `directory`, until so many steps are taken; save where it stands.
 
-    def __init__(self, model, translations):
-        self.model = model
-        self.translations = iter(translations)
+    Returns parameters, moments and step count; the reports; what the validations were told.
+    """
+    drops = {"dropout": 0.3, "attention_dropout": 0.1}
+    model = make_model(12, dtype=np.float32, scale=1.0, seed=seed, positions=positions, **drops)
+    optimizer, standing = Adam(model.parameters, weight_decay=options.weight_decay), Standing()
+    if (directory / "state.safetensors").exists():
+        standing = Standing(**load_state(directory, optimizer))
+    reports, validations = [], []
+    train(
+        model,
+        corpus,
+        options,
+        optimizer=optimizer,
+        standing=standing,
+        report=reports.append,
+        validate=lambda step, loss, speed: validations.append((step, loss)),
+        stop=lambda: standing.step >= until,
+    )
+    save_state(directory, optimizer, asdict(standing))
+    arrays = (model.parameters.data, optimizer.m, optimizer.v)
+    return [*(array.tobytes() for array in arrays), optimizer.step], reports, validations
 
-    def translate(self, lines, **_):
-        return [next(self.translations)] * len(lines)
+
+CASES = {
+    "plain": ({}, "sinusoidal"),
+    "replicas": ({"replicas": 2}, "sinusoidal"),
+    "accumulated": ({"accumulate": 2}, "sinusoidal"),
+    "accumulated in replicas": ({"accumulate": 2, "replicas": 2}, "sinusoidal"),
+    "learned positions": ({"schedule": "cosine"}, "learned"),
+}
+# Before the first step; in the middle of an epoch of five batches; right after a validation; at the end of an epoch;
+# both in the second epoch, and in the third; one step before the last; after it.
+PLACES = (0, 2, 4, 5, 7, 8, 10, 12, 13)
 
 
-@pytest.mark.parametrize(
-    ("translations", "best"),
-    [([BAD, GOOD, FAIR], 2), ([FAIR, BAD, GOOD], 3), ([GOOD, FAIR, BAD], 1), ([FAIR, GOOD, GOOD], 3), (None, 3)],
-)
-def test_the_best_weights_are_kept(make_model, corpus, tmp_path, translations, best):
-    """Best is the highest BLEU, of equals the latest; and without a validation set the latest."""
-    model, announced = make_model(12, dtype=np.float32), []
-    held_out = translations and ValidationSet(corpus, ["source"], [GOOD])
-    validation = Validation(tmp_path, Programmed(model, translations or []), held_out, announced.append)
-    weights, losses = [], []
-    for step in (1, 2, 3):
-        model.parameters.data[...] *= 1 + step / 10
-        weights.append(model.parameters.data.copy())
-        losses.append(evaluate_loss(model, corpus.pairs))
-        validation(step, 2.34567, 1000.4)
-    load_weights(tmp_path / "model.safetensors", model)
-    np.testing.assert_array_equal(model.parameters.data, weights[best - 1])
+@pytest.mark.parametrize(("changes", "positions"), CASES.values(), ids=CASES)
+def test_a_training_left_off_goes_on_as_if_it_had_not_been(make_model, corpus, tmp_path, changes, positions):
+    """Same bytes, same losses, same validations, though the second sitting begins with other weights."""
+    assert len(plan_batches(corpus.pairs, 60)) == 5
+    options = TrainingOptions(**LEFT_OFF, **changes)
+    given = {"positions": positions}
+    end, reports, validations = sitting(make_model, corpus, options, tmp_path, until=99, seed=0, **given)
+    assert [step for step, _ in validations] == [4, 8, 12, 13]
+    for place in PLACES:
+        (tmp_path / "state.safetensors").unlink()
+        first = sitting(make_model, corpus, options, tmp_path, until=place, seed=0, **given)
+        second = sitting(make_model, corpus, options, tmp_path, until=99, seed=5, **given)
+        assert len(first[1]) == place
+        assert second[0] == end
+        assert first[1] + second[1] == reports
+        assert first[2] + second[2] == validations
 
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [1, 2, 3]
-    assert all(row["training_loss"] == 2.3457 and row["tokens_per_second"] == 1000 for row in rows)
-    if held_out:
-        assert [row["valid_loss"] for row in rows] == [round(loss.per_token, 4) for loss in losses]
-        assert [row["valid_perplexity"] for row in rows] == [round(loss.perplexity, 3) for loss in losses]
-        assert [row["valid_bleu"] == 100 for row in rows] == [text == GOOD for text in translations]
-    else:
-        assert not any("valid_loss" in row for row in rows)
-    assert [str(row["step"]) in line for row, line in zip(rows, announced, strict=True)] == [True] * 3
+
+def test_a_training_may_be_left_off_many_times(make_model, corpus, tmp_path):
+    options = TrainingOptions(**LEFT_OFF, accumulate=3, replicas=2)
+    expected = sitting(make_model, corpus, options, tmp_path, until=99, seed=0)
+    (tmp_path / "state.safetensors").unlink()
+    parts = [sitting(make_model, corpus, options, tmp_path, until=place, seed=place) for place in (0, *PLACES, 99)]
+    assert parts[-1][0] == expected[0]
+    assert [report for part in parts for report in part[1]] == expected[1]
+    assert [told for part in parts for told in part[2]] == expected[2]

@@ -8,7 +8,7 @@ import pytest
 from tinytransformer.checkpoint import RunConfig, save_config, save_weights
 from tinytransformer.decoding import beam_search, greedy
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
-from tinytransformer.translation import Translator
+from tinytransformer.translation import Search, Translator
 
 LINES = [
     "The old man sees the dog.",
@@ -33,12 +33,13 @@ def translator(make_model, tokenizer):
 @pytest.mark.parametrize("beam", [1, 3])
 def test_every_line_is_translated_in_its_place(translator, beam):
     """As alone, so in any batch; nothing comes of nothing."""
-    translations = translator.translate(LINES, beam=beam)
-    assert translations == [translator.translate([line], beam=beam)[0] for line in LINES]
+    search = Search(beam=beam)
+    translations = translator.translate(LINES, search)
+    assert translations == [translator.translate([line], search)[0] for line in LINES]
     assert [i for i, line in enumerate(translations) if line == ""] == BLANK
     assert translations[0] == translations[7]
     assert len(set(translations)) == len(LINES) - len(BLANK)
-    backward = translator.translate(LINES[::-1], beam=beam)
+    backward = translator.translate(LINES[::-1], search)
     assert backward == translations[::-1]
 
 
@@ -46,15 +47,16 @@ def test_every_line_is_translated_in_its_place(translator, beam):
 @pytest.mark.parametrize("beam", [1, 3])
 def test_the_size_of_batches_does_not_matter(translator, monkeypatch, batch_tokens, beam):
     """It bounds what is decoded together, padding and beam included; a longer line goes alone."""
-    expected, sizes, search = translator.translate(LINES, beam=beam), [], translator._search
+    expected, sizes, search = translator.translate(LINES, Search(beam=beam)), [], translator._search
 
-    def spy(sources, *args):
-        sizes.append((len(sources), max(map(len, sources)) + 1))
-        return search(sources, *args)
+    def spy(batch, sources, how):
+        sizes.append((len(batch), max(len(sources[i]) for i in batch) + 1))
+        return search(batch, sources, how)
 
     monkeypatch.setattr(translator, "_search", spy)
+    monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", batch_tokens)
     counts = []
-    assert translator.translate(LINES, beam=beam, batch_tokens=batch_tokens, progress=counts.append) == expected
+    assert translator.translate(LINES, Search(beam=beam), progress=counts.append) == expected
     assert all(count * longest * beam <= batch_tokens or count == 1 for count, longest in sizes)
     assert counts == [count for count, _ in sizes]
     assert sum(counts) == len(LINES) - len(BLANK)
@@ -64,6 +66,7 @@ def test_the_size_of_batches_does_not_matter(translator, monkeypatch, batch_toke
 @pytest.mark.parametrize("lines", [[], [""], ["", " "]])
 def test_nothing_to_translate(translator, lines):
     assert translator.translate(lines) == [""] * len(lines)
+    assert translator.hypotheses(lines) == [[] for _ in lines]
 
 
 def test_what_is_searched_is_what_is_said(translator, tokenizer):
@@ -74,8 +77,24 @@ def test_what_is_searched_is_what_is_said(translator, tokenizer):
     best = greedy(translator.model, [source], limits, forbidden=forbidden)[0]
     assert translator.translate([line]) == [tokenizer.decode(best.ids)]
     for alpha in (0.0, 3.0):
-        best = beam_search(translator.model, [source], limits, beam=4, forbidden=forbidden, alpha=alpha)[0][0]
-        assert translator.translate([line], beam=4, alpha=alpha) == [tokenizer.decode(best.ids)]
+        for most in (None, 3, 50):
+            limits = [most or translator.limit(len(source))]
+            (found,) = beam_search(translator.model, [source], limits, beam=4, forbidden=forbidden, alpha=alpha)
+            search = Search(beam=4, alpha=alpha, max_length=most)
+            assert translator.translate([line], search) == [tokenizer.decode(found[0].ids)]
+            ((*translations,),) = translator.hypotheses([line], search)
+            assert [(t.text, t.score) for t in translations] == [(tokenizer.decode(h.ids), h.score) for h in found]
+            assert len(translations) == 4
+
+
+@pytest.mark.parametrize("alpha", [0.0, 2.0])
+def test_greedy_search_scores_as_a_beam_of_one_would(translator, tokenizer, alpha):
+    (found,) = translator.hypotheses([LINES[0]], Search(alpha=alpha))
+    source = tokenizer.encode(LINES[0])
+    limits, forbidden = [translator.limit(len(source))], tokenizer.forbidden()
+    ((best,),) = beam_search(translator.model, [source], limits, beam=1, forbidden=forbidden, alpha=alpha)
+    assert [t.text for t in found] == [tokenizer.decode(best.ids)]
+    assert found[0].score == pytest.approx(best.score, rel=1e-9)
 
 
 def wishing_model(make_model, wishes, vocabulary):
@@ -98,7 +117,7 @@ def test_no_translation_breaks_its_line(make_model, tokenizer, beam):
     word = tokenizer.encode("Mann")[-1]
     model = wishing_model(make_model, [*breaks, UNKNOWN, PAD, BEGIN, word], len(tokenizer))
     translator = Translator(model, tokenizer, 1.5)
-    for line, translation in zip(LINES, translator.translate(LINES, beam=beam), strict=True):
+    for line, translation in zip(LINES, translator.translate(LINES, Search(beam=beam)), strict=True):
         count = 0 if not line.strip() else math.ceil(1.5 * len(tokenizer.encode(line))) + 10
         if beam == 1:
             assert translation == tokenizer.decode([word] * count)  # until the limit
@@ -117,10 +136,23 @@ def test_of_a_line_longer_than_the_positions_the_beginning_is_translated(make_mo
     """The source with END and the translation with BEGIN have as many tokens as there are positions."""
     model = make_model(len(tokenizer), positions="learned", max_length=longest)
     translator = Translator(model, tokenizer, 2.0)
-    assert translator.limit(500) == longest
+    assert translator.longest == longest
+    assert translator.is_too_long(LINES[4])
+    assert not translator.is_too_long("")
     source = tokenizer.encode(LINES[4])[: longest - 1]
     best = beam_search(model, [source], [longest], beam=beam, forbidden=tokenizer.forbidden())[0][0]
-    assert translator.translate(["", LINES[4]], beam=beam) == ["", tokenizer.decode(best.ids)]
+    for most in (None, 400):  # what is asked for cannot go beyond it
+        search = Search(beam=beam, max_length=most)
+        assert translator.translate(["", LINES[4]], search) == ["", tokenizer.decode(best.ids)]
+
+
+def test_a_line_is_too_long_from_as_many_subwords_as_there_are_positions(make_model, tokenizer):
+    """Since END stands behind it."""
+    length = len(tokenizer.encode(LINES[4]))
+    cases = (("learned", length, True), ("learned", length + 1, False), ("sinusoidal", 4, False))
+    for positions, longest, too_long in cases:
+        model = make_model(len(tokenizer), positions=positions, max_length=longest)
+        assert Translator(model, tokenizer, 1.0).is_too_long(LINES[4]) == too_long
 
 
 def test_sinusoidal_positions_have_no_end(make_model, tokenizer):

@@ -80,12 +80,10 @@ def keep_freed_memory() -> None:
     mallopt(arena_max, 1)  # or other threads would have arenas of their own, which the above does not reach
 
 
-def random_bytes(x: Array, generator: Any) -> Array:
-    """Draw one byte for every element of `x`, on the device of `x`.
+def random_bytes(x: Array, generator: np.random.Generator) -> Array:
+    """Draw one byte for every element of `x`, and put them where `x` is: the same bytes on every device.
 
-    Bytes cost a third of what uniform floats cost. `generator` is a `numpy.random.Generator` for host
-    arrays and a `cupy.random.Generator`, which has no `bytes` method, for device arrays.
+    Bytes cost a third of what uniform floats cost.
     """
-    if array_module(x) is np:
-        return np.frombuffer(generator.bytes(x.size), dtype=np.uint8).reshape(x.shape)
-    return generator.integers(0, 256, size=x.shape, dtype=np.uint8)
+    drawn = np.frombuffer(generator.bytes(x.size), dtype=np.uint8).reshape(x.shape)
+    return array_module(x).asarray(drawn)

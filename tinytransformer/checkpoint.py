@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,15 @@ from tinytransformer.optim import Adam
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer, TransformerConfig
 
-FILES = ("config.json", "tokenizer.model", "*.safetensors", "metrics.jsonl")  # as patterns
+# All that a run writes into its directory, as patterns.
+FILES = (
+    "config.json",
+    "tokenizer.model",
+    "model.safetensors",
+    "metrics.jsonl",
+    "state.safetensors",
+    "step-[0-9]*.safetensors",
+)
 FORMAT = 1  # of config.json; a change that older versions cannot read raises it
 
 
@@ -103,6 +112,8 @@ def load_config(directory: Path) -> RunConfig:
 
 def load_weights(path: Path, model: Transformer) -> None:
     """Copy the weights that `path` holds into `model`. Raises: CheckpointError that names the file."""
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; no validation was reached yet")
     try:
         model.parameters.load(safetensors.numpy.load_file(path))
     except OSError as error:
@@ -121,7 +132,10 @@ def average_weights(paths: Sequence[Path], model: Transformer) -> None:
 
 
 def save_state(directory: Path, optimizer: Adam, counters: dict[str, float]) -> None:
-    """Write state.safetensors: one file, so that what it holds always belongs together."""
+    """Write state.safetensors: one file, so that what it holds always belongs together.
+
+    counters: numbers by name, among them `step`.
+    """
     arrays = {"parameters": optimizer.parameters.data, "m": optimizer.m, "v": optimizer.v}
     content = safetensors.numpy.save(
         {name: to_host(array) for name, array in arrays.items()}, metadata={"counters": json.dumps(counters)}
@@ -135,16 +149,22 @@ def load_state(directory: Path, optimizer: Adam) -> dict[str, float]:
     Raises: CheckpointError that names the file.
     """
     path = directory / "state.safetensors"
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: nothing was saved yet, so begin again with --overwrite")
     try:
         with safetensors.safe_open(path, "np") as file:
             arrays = {name: file.get_tensor(name) for name in ("parameters", "m", "v")}
             counters = json.loads(file.metadata()["counters"])
+        if not isinstance(counters["step"], int) or not all(isinstance(n, int | float) for n in counters.values()):
+            raise ValueError(f"the counters are {counters}, expected numbers")
         for name, array in arrays.items():
             if array.shape != optimizer.m.shape or array.dtype != optimizer.m.dtype:
                 raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected {optimizer.m.shape}")
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from None
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise CheckpointError(f"{path}: {error} is missing") from None
+    except (safetensors.SafetensorError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     xp = array_module(optimizer.m)
     optimizer.parameters.data[...] = xp.asarray(arrays["parameters"])
@@ -153,10 +173,21 @@ def load_state(directory: Path, optimizer: Adam) -> dict[str, float]:
     return counters
 
 
+def require_writable(directory: Path) -> None:
+    """Raise CheckpointError unless `directory` can be written into, or made; nothing is made yet."""
+    existing = directory
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise CheckpointError(f"{existing} is not a directory")
+    if not os.access(existing, os.W_OK):
+        raise CheckpointError(f"{existing} cannot be written into")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that `path` holds either what it held before or all of `content`, whenever the power fails."""
     beside = path.with_name(path.name + ".tmp")
-    with open(beside, "wb") as file:
+    with _named_in_errors(beside), open(beside, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -171,5 +202,15 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def append_metrics(directory: Path, metrics: dict[str, Any]) -> None:
     """Add a line to metrics.jsonl."""
-    with open(directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+    path = directory / "metrics.jsonl"
+    with _named_in_errors(path), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(metrics) + "\n")
+
+
+@contextmanager
+def _named_in_errors(path: Path) -> Iterator[None]:
+    """Let an error of the system name the file; that of a full disk does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import signal
@@ -21,14 +22,15 @@ class HelpFormatter(argparse.HelpFormatter):
     """Shows the default of an option where it has one that says something."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        shown = action.option_strings and action.default not in (None, False, argparse.SUPPRESS)
+        nothing = action.default is None or action.default is False or action.default == argparse.SUPPRESS
+        shown = action.option_strings and not nothing
         return f"{action.help} (default: %(default)s)" if shown else action.help or ""
 
 
 def count(text: str) -> int:
     """Parse a whole number above zero."""
-    if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
+    if not (text.isdecimal() and 0 < int(text) < 2**31):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero and below 2^31")
     return int(text)
 
 
@@ -47,11 +49,27 @@ def above_zero(text: str) -> float:
     return number
 
 
+def from_zero(text: str) -> float:
+    """Parse a number, zero or more."""
+    number = _number(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from zero up")
+    return number
+
+
 def share(text: str) -> float:
     """Parse a number from 0 up to, but not including, 1."""
     number = _number(text)
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up to, but not including, 1")
+    return number
+
+
+def probability(text: str) -> float:
+    """Parse a number above 0, and at most 1."""
+    number = _number(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
     return number
 
 
@@ -87,16 +105,29 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def errors_in_one_line(script: str) -> Iterator[None]:
-    """Turn an error that the user can mend into one line on standard error, and exit with status 1."""
+    """Turn an error that the user can mend into one line on standard error, and exit with status 1.
+
+    Standard output is UTF-8, and has been written when the block is left.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     try:
         yield
+        sys.stdout.flush()
     except (CheckpointError, DataError, DeviceError, TrainingError, VocabularyError) as error:
         sys.exit(f"{script}: error: {error}")
     except BrokenPipeError:
-        # Whoever read the output has gone; without this Python would complain once more when it closes it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()  # whoever read it has gone
         sys.exit(1)
     except OSError as error:
-        sys.exit(f"{script}: error: {error.filename}: {error.strerror}" if error.filename else f"{script}: {error}")
+        if error.filename is None:  # it was standard output
+            _abandon_output()
+        sys.exit(f"{script}: error: {error.filename or 'standard output'}: {error.strerror or error}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _abandon_output() -> None:
+    """Send what is still to be written nowhere, or Python would fail once more when it closes standard output."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

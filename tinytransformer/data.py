@@ -6,6 +6,7 @@ A corpus is two text files, UTF-8, in which line n of one is the translation of 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,20 +138,37 @@ def plan_batches(
         generator.shuffle(order)
     lengths = [sorted(map(len, pair), reverse=True) for pair in pairs]  # the longer side decides
     order.sort(key=lengths.__getitem__)  # stable: equal lengths stay shuffled
-    batches: list[list[int]] = [[]]
-    longest = 0
-    for i in order:
-        longest = max(longest, len(pairs[i][0]) + 1, len(pairs[i][1]) + 1)
-        if batches[-1] and (len(batches[-1]) + 1) * longest > batch_tokens:
+    batches: list[list[int]] = []
+    for i in order:  # the lengths rise, so the newest sentence is the longest of its batch
+        if not batches or (len(batches[-1]) + 1) * (lengths[i][0] + 1) > batch_tokens:
             batches.append([])
-            longest = max(len(pairs[i][0]), len(pairs[i][1])) + 1
         batches[-1].append(i)
     if generator is not None:
         generator.shuffle(batches)
     return batches
 
 
-def batches(pairs: Sequence[Pair], batch_tokens: int, generator: np.random.Generator | None = None) -> Iterator[Batch]:
-    """Yield the batches that `plan_batches` plans."""
-    for indices in plan_batches(pairs, batch_tokens, generator):
+def batches(pairs: Sequence[Pair], batch_tokens: int) -> Iterator[Batch]:
+    """Yield the batches that `plan_batches` plans, from short to long."""
+    for indices in plan_batches(pairs, batch_tokens):
         yield make_batch([pairs[i] for i in indices])
+
+
+def fingerprint(*texts: Sequence[str]) -> str:
+    """Return 16 hexadecimal digits that change when a line of the texts does."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(f"{len(text)}\n".encode())
+        for line in text:
+            digest.update(line.encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def padding_share(pairs: Sequence[Pair], plan: Sequence[Sequence[int]]) -> float:
+    """Return which share of the token places in these batches, source and target, holds padding."""
+    real = padded = 0
+    for indices in plan:
+        for side in (0, 1):
+            lengths = [len(pairs[i][side]) + 1 for i in indices]
+            real, padded = real + sum(lengths), padded + len(lengths) * max(lengths)
+    return 1 - real / padded

@@ -1,12 +1,12 @@
-"""From a trained model to translations: greedy and beam search, a token at a time.
+"""From a trained model to translations, a token at a time: greedy, by sampling, or by beam search.
 
-Both decode a batch of sentences at once, and keep the keys and values of what was decoded in a cache, so that each
+All decode a batch of sentences at once, and keep the keys and values of what was decoded in a cache, so that each
 step computes one position. Finished sentences leave the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +92,66 @@ def greedy(
     sources: token ids without END. limits: for each, the most tokens its translation may have, END included.
     forbidden: ids that are never produced. alpha: for the score; see `length_penalty`.
     """
+    return _token_by_token(model, sources, limits, forbidden, alpha, lambda scores, live: scores.argmax(axis=-1))
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw the next token.
+
+    temperature: the log-probabilities are divided by it; below 1 the probable becomes more probable.
+    top_k: draw from the k most probable tokens only (Fan, Lewis and Dauphin 2018, arXiv:1805.04833, section 5).
+    top_p: draw from the fewest tokens that together have this probability (Holtzman et al. 2020, arXiv:1904.09751,
+        section 3.1).
+    """
+
+    seed: int = 1
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+
+def sample(
+    model: Transformer,
+    sources: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    generators: Sequence[np.random.Generator],
+    sampling: Sampling,
+    *,
+    forbidden: Sequence[int] = (),
+    alpha: float = 0.6,
+) -> list[Hypothesis]:
+    """Translate each source by drawing every token from what the model holds probable.
+
+    generators: one for each source, so that what is drawn does not depend on what else is in the batch.
+    The other arguments are those of `greedy`; log_probability is the model's own, whatever the temperature.
+    """
+
+    def draw(scores: Array, live: np.ndarray) -> Array:
+        xp = array_module(scores)
+        ranking = xp.argsort(-scores, axis=-1, kind="stable")[:, : sampling.top_k]
+        logs = xp.take_along_axis(scores, ranking, axis=-1).astype(xp.float64)
+        chances = xp.exp((logs - logs[:, :1]) / sampling.temperature)
+        chances /= chances.sum(axis=-1, keepdims=True)
+        before = xp.cumsum(chances, axis=-1) - chances  # the probability of all that rank above
+        chances *= before < sampling.top_p
+        sums = xp.cumsum(chances, axis=-1)
+        thrown = xp.asarray([generators[i].random() for i in live.tolist()])[:, None] * sums[:, -1:]
+        passed = (sums <= thrown).sum(axis=-1, keepdims=True)  # how many tokens the throw goes beyond
+        return xp.take_along_axis(ranking, passed, axis=-1)[:, 0]
+
+    return _token_by_token(model, sources, limits, forbidden, alpha, draw)
+
+
+def _token_by_token(
+    model: Transformer,
+    sources: Sequence[Sequence[int]],
+    limits: Sequence[int],
+    forbidden: Sequence[int],
+    alpha: float,
+    choose: Callable[[Array, np.ndarray], Array],
+) -> list[Hypothesis]:
+    """Translate each source; `choose` picks the next tokens, given their log-probabilities and whose they are."""
     with no_grad():
         state = _State(model, sources, 1, forbidden)
         ids: list[list[int]] = [[] for _ in sources]
@@ -101,17 +161,16 @@ def greedy(
         tokens = np.full(len(sources), BEGIN)
         while len(live):
             scores = state.step(tokens)
-            best = scores.argmax(axis=-1)
-            tokens = to_host(best)
-            totals[live] += to_host(scores[array_module(scores).arange(len(live)), best])
+            chosen = choose(scores, live)
+            tokens = to_host(chosen)
+            totals[live] += to_host(scores[array_module(scores).arange(len(live)), chosen])
             finished[live] = tokens == END
             for sentence, token in zip(live.tolist(), tokens.tolist(), strict=True):
                 if token != END:
                     ids[sentence].append(token)
-            stay = np.array(
-                [row for row, i in enumerate(live.tolist()) if not finished[i] and len(ids[i]) < limits[i]], int
-            )
-            if len(stay) < len(live):
+            going_on = [not finished[i] and len(ids[i]) < limits[i] for i in live.tolist()]
+            if not all(going_on):
+                stay = np.flatnonzero(going_on)
                 state.select(stay, sentences=stay)
                 live, tokens = live[stay], tokens[stay]
     return [_hypothesis(i, float(total), bool(end), alpha) for i, total, end in zip(ids, totals, finished, strict=True)]

@@ -13,7 +13,7 @@ from tinytransformer.data import Pair, batches
 from tinytransformer.ops import cross_entropy
 from tinytransformer.tape import no_grad
 from tinytransformer.transformer import PAD, Transformer
-from tinytransformer.translation import Translator
+from tinytransformer.translation import GREEDY, Search, Translator
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def evaluate_translation(
     translator: Translator,
     sources: Sequence[str],
     references: Sequence[str],
+    search: Search = GREEDY,
     *,
-    beam: int = 1,
     progress: Callable[[int], object] = lambda count: None,
 ) -> tuple[Score, list[str]]:
     """Translate `sources`; return the score against `references`, and the translations."""
-    hypotheses = translator.translate(sources, beam=beam, progress=progress)
+    hypotheses = translator.translate(sources, search, progress=progress)
     return score(hypotheses, references), hypotheses

@@ -116,7 +116,10 @@ def sinusoidal_table(length: int, width: int) -> np.ndarray:
 
 
 class AttentionCache:
-    """The keys and values of the positions decoded so far, so that each is computed once. (B, H, T, D / H)"""
+    """The keys and values of the positions decoded so far, so that each is computed once. (B, H, T, D / H)
+
+    For decoding alone: no gradient flows through what it holds.
+    """
 
     def __init__(self) -> None:
         self.key: Tensor | None = None
@@ -265,7 +268,10 @@ class Block(Module):
         """(B, T, D) -> (B, T, D)
 
         mask, causal: for self-attention, memory_mask: for cross-attention; as in `ops.attention`.
+        Raises: ValueError for a memory that nothing attends to, or cross-attention without one.
         """
+        if (memory is None) != (self.cross_attention is None):
+            raise ValueError("a block takes a memory exactly if it has cross-attention")
         own, cross = (None, None) if cache is None else (cache.self_attention, cache.cross_attention)
 
         def to_itself(y):

@@ -58,7 +58,7 @@ def _walk(value: Any, name: str) -> Iterator[tuple[str, Parameter]]:
     elif isinstance(value, Module):
         for attribute, child in vars(value).items():
             yield from _walk(child, f"{name}.{attribute}" if name else attribute)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for i, child in enumerate(value):
             yield from _walk(child, f"{name}.{i}")
 
@@ -118,4 +118,4 @@ class FlatParameters:
         if problems:
             raise ValueError("the weights do not fit the model: " + "; ".join(problems))
         for name, parameter in self.named.items():
-            parameter.data[...] = arrays[name]
+            parameter.data[...] = array_module(self.data).asarray(arrays[name])

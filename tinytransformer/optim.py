@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from tinytransformer.backend import Array, array_module
 from tinytransformer.module import FlatParameters
 
-# Elements per pass over the flat vectors: the pieces of all four arrays stay in a core's second-level cache, so the
-# step waits once for memory, not once for each of its ten lines.
+# Elements per pass over the flat vectors, on a CPU: the pieces of all four arrays stay in a core's second-level cache,
+# so the step waits once for memory, not once for each of its ten lines.
 CHUNK = 1 << 14
 
 
@@ -48,6 +50,7 @@ class Adam:
         self.m: Array = xp.zeros_like(parameters.data)
         self.v: Array = xp.zeros_like(parameters.data)
         self.step = 0
+        self.chunk = CHUNK if xp is np else self.m.size
 
     def update(self, learning_rate: float) -> None:
         """Take one step along `parameters.grad`, which is used up: it holds no gradient afterwards."""
@@ -59,8 +62,8 @@ class Adam:
         rate, eps = learning_rate * correction / (1 - beta1**self.step), self.eps * correction
         if self.weight_decay:
             self.parameters.data[: self.parameters.decayed] *= 1 - learning_rate * self.weight_decay
-        for start in range(0, self.m.size, CHUNK):
-            part = slice(start, start + CHUNK)
+        for start in range(0, self.m.size, self.chunk):
+            part = slice(start, start + self.chunk)
             g, m, v, p = self.parameters.grad[part], self.m[part], self.v[part], self.parameters.data[part]
             m *= beta1
             m += (1 - beta1) * g
@@ -86,7 +89,7 @@ def clip_by_global_norm(gradient: Array, limit: float) -> Array:
     norm = xp.sqrt(gradient @ gradient)
     if limit == math.inf:
         return norm
-    gradient *= xp.minimum(limit / xp.maximum(norm, limit), 1).astype(gradient.dtype)
+    gradient *= limit / xp.maximum(norm, limit)
     return norm
 
 
@@ -95,7 +98,7 @@ def inverse_square_root(step: int, *, peak: float, warmup: int) -> float:
 
     With peak = (D * warmup)^-1/2 it is the schedule of Vaswani et al. 2017, equation 3.
     """
-    return peak * min(step / warmup, math.sqrt(warmup / step)) if warmup else peak / math.sqrt(step)
+    return peak * min(step / warmup, math.sqrt(warmup / step))
 
 
 def cosine(step: int, *, peak: float, warmup: int, total: int) -> float:

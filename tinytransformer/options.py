@@ -9,7 +9,7 @@ from pathlib import Path
 from tinytransformer.backend import DEVICES
 from tinytransformer.command_line import HelpFormatter, above_zero, count, seed, share
 from tinytransformer.training import SCHEDULES
-from tinytransformer.transformer import PRESETS
+from tinytransformer.transformer import ACTIVATIONS, NORMS, POSITIONS, PRESETS
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def parse_arguments() -> argparse.Namespace:
         changed = [name for name, value in vars(options).items() if value != parser.get_default(name)]
         if set(changed) - {"resume", "out"}:
             parser.error("--resume goes on with the options that the run began with; give only --out beside it")
+    if options.valid_source is None and options.source is not None and (options.patience or options.average > 1):
+        parser.error("--patience and --average need --valid-source and --valid-target to measure on")
     options.out = options.out or Path("runs") / options.preset
     for split in ("", "valid_", "test_"):
         source, target = (f"--{split}{side}".replace("_", "-") for side in ("source", "target"))
@@ -66,15 +68,17 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
             group.add_argument(f"--{split}{side}", type=Path, metavar="FILE", help=f"{what} text, {side} side")
     group.add_argument("--vocab-size", type=count, metavar="N", help="subwords, shared by both languages")
     group.add_argument(
-        "--max-length", type=count, default=256, metavar="N", help="leave out sentences of more subwords"
+        "--max-length", type=count, default=256, metavar="N", help="leave out sentences of N subwords and more"
     )
 
 
 def add_model_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--preset", choices=PRESETS, default="toy", help="size of the model, and how it is trained")
-    group.add_argument("--norm", choices=("pre", "post"), default="pre", help="where the layer norms stand")
-    group.add_argument("--positions", choices=("sinusoidal", "learned"), default="sinusoidal", help="kind of positions")
-    group.add_argument("--activation", choices=("relu", "gelu"), default="relu", help="bend of the feed-forward layers")
+    group.add_argument("--norm", choices=NORMS, default="pre", help="where the layer norms stand")
+    group.add_argument("--positions", choices=POSITIONS, default="sinusoidal", help="kind of positions")
+    group.add_argument(
+        "--activation", choices=tuple(ACTIVATIONS), default="relu", help="bend of the feed-forward layers"
+    )
     group.add_argument("--untied", action="store_true", help="separate source, target and output embeddings")
     group.add_argument("--dropout", type=share, metavar="P", help="on embeddings and sublayers")
     group.add_argument("--attention-dropout", type=share, default=0.0, metavar="P", help="on attention weights")
@@ -106,6 +110,7 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--resume", action="store_true", help="go on with the run that was interrupted there")
     group.add_argument("--overwrite", action="store_true", help="replace the run that stands there")
     group.add_argument("--valid-every", type=count, metavar="N", help="steps between validations (default: a fifth)")
-    group.add_argument("--average", type=count, default=1, metavar="N", help="try the mean of the last N validations")
+    group.add_argument("--average", type=count, default=1, metavar="N", help="try the mean of the last N weights")
     group.add_argument("--patience", type=count, metavar="N", help="stop when N validations brought no better BLEU")
+    group.add_argument("--summary", action="store_true", help="print the parts of the model, and train nothing")
     group.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed in the final test")

@@ -4,7 +4,13 @@ The tape is not a list. Every operation that ran leaves a `Node`, which knows th
 to turn the gradient of the result into theirs; a Tensor points to the Node that made it. Nodes carry a number
 that only grows, and a result is always made after its inputs. So the Nodes behind a loss, taken in falling
 order of their numbers, are a valid order for the chain rule: when a Node's turn comes, everything that used
-its result has already contributed to its gradient.
+its result has already contributed to its gradient. A Tensor that no operation made, such as a weight, is a leaf: the
+chain ends there, and what arrives is added to its `grad`.
+
+For y = x * x + x the tape is  x (leaf) -> Node 0 (multiply) -> Node 1 (add), and dy = 1 goes back as
+
+    Node 1, add:       1 to Node 0's result, 1 to x
+    Node 0, multiply:  x to x, and once more x to x          x.grad = 1 + x + x
 """
 
 from __future__ import annotations
@@ -19,7 +25,8 @@ from tinytransformer.backend import Array, array_module
 
 Backward = Callable[[Array], tuple[Array | None, ...]]
 
-# A thread starts with the default of a ContextVar, so replicas in threads cannot disturb each other.
+# Whether operations are written down, and whether their values are checked. A thread starts with the default of a
+# ContextVar, so models that are trained in several threads cannot disturb each other.
 recording: ContextVar[bool] = ContextVar("recording", default=True)
 checking: ContextVar[bool] = ContextVar("checking", default=False)
 
@@ -82,7 +89,9 @@ def run_backward(root: Any, gradient: Array) -> None:
         _add_to_leaf(root, gradient)
         return
     gradients = {root.node: gradient}
-    ours: set[Node] = set()  # Nodes whose gradient array was allocated here, so may be added to in place
+    # A gradient that came from an operation may be somebody else's too: `add` returns dz twice. So the first addition
+    # makes a new array; that one is ours, and the next may be added to it in place.
+    ours: set[Node] = set()
     for node in _nodes_behind(root.node):
         for x, dx in _run_node(node, gradients.pop(node)):
             if x.node is None:

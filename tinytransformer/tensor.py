@@ -86,7 +86,7 @@ class Tensor:
             raise GraphError("backward: this Tensor requires no gradient, so nothing was recorded")
         run_backward(self, _upstream_gradient(self, gradient))
 
-    # The operators. They look their operation up by name, because operations are defined on the floor above.
+    # The operators. They look their operation up by name, because operations stand in ops/, which imports this file.
 
     def __add__(self, other: Any) -> Tensor:
         return OPS["add"](self, other)
@@ -145,11 +145,13 @@ class Operation:
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:
         """Run the operation on Tensors, arrays (constants), Python numbers or None; record it if need be.
 
-        Raises: TypeError for other inputs, or if the arrays do not share one floating dtype.
+        Raises: TypeError for other inputs, if the arrays do not share one floating dtype, or if the result has another.
         """
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
-        _require_one_dtype(self.name, arrays)
+        dtype = _common_dtype(self.name, arrays)
         data, backward = self.plain(*arrays, **options)
+        if dtype is not None and data.dtype != dtype:
+            raise TypeError(f"{self.name}: made {data.dtype} of {dtype}; are all options Python numbers?")
         if checking.get():
             require_finite(self.name, "output", data)
         result = Tensor(data)
@@ -184,7 +186,8 @@ def _upstream_gradient(root: Tensor, gradient: Array | None) -> Array:
     return gradient
 
 
-def _require_one_dtype(name: str, arrays: list[Any]) -> None:
+def _common_dtype(name: str, arrays: list[Any]) -> np.dtype | None:
+    """Return the floating dtype that all arrays share; None if there is no array."""
     # Python numbers are weak: they take the dtype of the array beside them, so they do not count.
     dtypes = []
     for x in arrays:
@@ -195,3 +198,4 @@ def _require_one_dtype(name: str, arrays: list[Any]) -> None:
     if len(set(dtypes)) > 1 or any(dtype.kind != "f" for dtype in dtypes):
         found = ", ".join(map(str, dtypes))
         raise TypeError(f"{name}: inputs must share one floating dtype, got {found}")
+    return dtypes[0] if dtypes else None

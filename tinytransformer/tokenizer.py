@@ -70,13 +70,13 @@ class Tokenizer:
                 num_threads=1,  # with more, the bytes of the model depend on their number
                 minloglevel=2,
             )
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # ValueError: a size that no 32-bit number holds
             raise VocabularyError(_explain(size, str(error))) from None
         return cls(model.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """Read the model that `save` wrote. Raises: VocabularyError that names the file."""
+        """Read a model from a file. Raises: VocabularyError that names the file."""
         try:
             return cls(path.read_bytes())
         except OSError as error:

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -167,7 +168,8 @@ class Replicas:
             shares = [share for batch in parts if (share := batch.share(i, len(self.models))) is not None]
             return sum(add_gradient(model, share, tokens, self.options.label_smoothing, generator) for share in shares)
 
-        losses = list(self.threads.map(run, range(len(self.models))))
+        contexts = [copy_context() for _ in self.models]  # so that `debugging()` reaches into the threads
+        losses = list(self.threads.map(lambda i: contexts[i].run(run, i), range(len(self.models))))
         for model in self.models[1:]:
             self.models[0].parameters.grad += model.parameters.grad
         return sum(losses)

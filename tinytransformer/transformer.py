@@ -33,6 +33,10 @@ from tinytransformer.tensor import Tensor
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3  # the ids that every vocabulary reserves
 
 
+POSITIONS = ("sinusoidal", "learned")
+NORMS = ("pre", "post")
+
+
 @dataclass(frozen=True)
 class TransformerConfig:
     """Everything that shapes a Transformer, in the order in which it is met.
@@ -75,7 +79,7 @@ class TransformerConfig:
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
-        choices = {"positions": ("sinusoidal", "learned"), "norm": ("pre", "post"), "activation": (*ACTIVATIONS,)}
+        choices = {"positions": POSITIONS, "norm": NORMS, "activation": (*ACTIVATIONS,)}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of: {', '.join(allowed)}")

@@ -5,14 +5,46 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tinytransformer.checkpoint import load_model
-from tinytransformer.decoding import Hypothesis, beam_search, greedy
+from tinytransformer.decoding import Hypothesis, Sampling, beam_search, greedy, sample
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer
+
+BATCH_TOKENS = 4096  # source tokens decoded together, padding and beam included
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to look for a translation.
+
+    beam: hypotheses followed at once; 1 is greedy search. alpha: see `decoding.length_penalty`.
+    max_length: the most tokens of a translation, END included; by default what the training data show to be enough.
+    sampling: draw instead of searching. Line i of a text draws from (seed, i); first_line: the number of the first,
+        where a text is translated in parts.
+    """
+
+    beam: int = 1
+    alpha: float = 0.6
+    max_length: int | None = None
+    sampling: Sampling | None = None
+    first_line: int = 0
+
+
+GREEDY = Search()
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translation and its score, a log-probability divided by `decoding.length_penalty`."""
+
+    text: str
+    score: float
 
 
 class Translator:
@@ -35,45 +67,52 @@ class Translator:
         return cls(model, tokenizer, config.length_ratio)
 
     def translate(
-        self,
-        lines: Sequence[str],
-        *,
-        beam: int = 1,
-        alpha: float = 0.6,
-        batch_tokens: int = 4096,
-        progress: Callable[[int], object] = lambda count: None,
+        self, lines: Sequence[str], search: Search = GREEDY, *, progress: Callable[[int], object] = lambda count: None
     ) -> list[str]:
-        """Return a translation of every line, in order; of an empty line, an empty line.
+        """Return the best translation of every line, in order; of an empty line, an empty line."""
+        return [found[0].text if found else "" for found in self.hypotheses(lines, search, progress=progress)]
+
+    def hypotheses(
+        self, lines: Sequence[str], search: Search = GREEDY, *, progress: Callable[[int], object] = lambda count: None
+    ) -> list[list[Translation]]:
+        """Return the translations of every line, in order, the best first; of an empty line none.
 
         Of a line that is longer than the positions that the model has learned, the beginning is translated.
 
-        beam: hypotheses followed at once; 1 is greedy search. alpha: see `decoding.length_penalty`.
-        batch_tokens: source tokens decoded together, padding and beam included.
         progress: is told, after each batch, how many lines it held.
         """
         sources = [self.tokenizer.encode(line)[: self.longest - 1] for line in lines]  # END follows
-        translations = [""] * len(lines)
+        found: list[list[Translation]] = [[] for _ in lines]
         todo = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(sources[i]))
         with threadpool_limits(limits=1, user_api="blas"):  # products of single positions are too small to share
             while todo:
                 longest = len(sources[todo[-1]]) + 1
-                size = max(1, batch_tokens // (longest * beam))
+                size = max(1, BATCH_TOKENS // (longest * search.beam))
                 todo, batch = todo[:-size], todo[-size:]
-                for i, best in zip(batch, self._search([sources[i] for i in batch], beam, alpha), strict=True):
-                    translations[i] = self.tokenizer.decode(best.ids)
+                for i, hypotheses in zip(batch, self._search(batch, sources, search), strict=True):
+                    found[i] = [Translation(self.tokenizer.decode(h.ids), h.score) for h in hypotheses]
                 progress(len(batch))
-        return translations
+        return found
 
-    def _search(self, sources: list[list[int]], beam: int, alpha: float) -> list[Hypothesis]:
-        limits = [self.limit(len(source)) for source in sources]
-        forbidden = self.tokenizer.forbidden()
-        if beam == 1:
-            return greedy(self.model, sources, limits, forbidden=forbidden, alpha=alpha)
-        return [h[0] for h in beam_search(self.model, sources, limits, beam=beam, forbidden=forbidden, alpha=alpha)]
+    def _search(self, batch: list[int], sources: list[list[int]], search: Search) -> list[list[Hypothesis]]:
+        texts = [sources[i] for i in batch]
+        limits = [min(search.max_length or self.limit(len(text)), self.longest) for text in texts]
+        forbidden, alpha = self.tokenizer.forbidden(), search.alpha
+        if search.sampling is not None:
+            generators = [np.random.default_rng([search.sampling.seed, search.first_line + i]) for i in batch]
+            drawn = sample(self.model, texts, limits, generators, search.sampling, forbidden=forbidden, alpha=alpha)
+            return [[hypothesis] for hypothesis in drawn]
+        if search.beam == 1:
+            return [[h] for h in greedy(self.model, texts, limits, forbidden=forbidden, alpha=alpha)]
+        return beam_search(self.model, texts, limits, beam=search.beam, forbidden=forbidden, alpha=alpha)
+
+    def is_too_long(self, line: str) -> bool:
+        """Return whether only the beginning of `line` can be translated."""
+        return self.longest < sys.maxsize and len(self.tokenizer.encode(line)) >= self.longest
 
     def limit(self, length: int) -> int:
         """Return the most tokens that the translation of a source of `length` tokens may have, END included.
 
         More than 99.9 % of the training pairs need, so that it cuts runaways and not translations.
         """
-        return min(math.ceil(self.length_ratio * length) + 10, self.longest)
+        return math.ceil(self.length_ratio * length) + 10

@@ -82,8 +82,7 @@ class Validation:
                 path.unlink()
         path = self.directory / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if json.loads(line).get("step", math.inf) <= step]
-        write_atomically(path, "".join(kept).encode())
+        write_atomically(path, "".join(line for line in lines if _step_of(line) <= step).encode())
 
     def _latest(self) -> list[Path]:
         return sorted(self.directory.glob("step-*.safetensors"))
@@ -100,7 +99,15 @@ class Validation:
             metrics["valid_bleu"] = round(bleu, 2)
         append_metrics(self.directory, metrics)
         self.announce("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in metrics.items()))
-        self.since += 1
+        self.since = 0 if bleu > self.best else self.since + 1
         if bleu >= self.best:
-            self.best, self.since = bleu, 0
+            self.best = bleu
             save_weights(self.directory / "model.safetensors", model)
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line of metrics; of the mean at the end, or of half a line, infinity."""
+    try:
+        return json.loads(line).get("step", math.inf)
+    except json.JSONDecodeError:
+        return math.inf

@@ -40,7 +40,7 @@ def test_wrong_gradient_fails(factor):
 
 
 def test_failure_shows_where_and_how_to_repeat_it():
-    def plain(x):
+    def relu(x):
         def backward(dy):
             dx = dy.copy()
             dx[1, 2] *= 3
@@ -48,16 +48,22 @@ def test_failure_shows_where_and_how_to_repeat_it():
 
         return x * 1, backward
 
-    result = only(Operation(plain), ROWS, seed=5)
+    result = only(Operation(relu), ROWS, seed=5)
     assert result.verdict == "FAIL"
     assert result.index == (1, 2)
     assert result.analytic == pytest.approx(3 * result.numerical)
     text = str(result)
-    assert text.startswith("FAIL: plain, case 'rows', input x\n")
+    assert text.startswith("FAIL: relu, case 'rows', input x\n")
     assert "(1, 2)" in text
     assert f"{result.analytic:.12g}" in text
     assert f"{result.numerical:.12g}" in text
-    assert "python -m tinytransformer.gradcheck --op plain --seed 5" in text
+    assert "python -m tinytransformer.gradcheck --op relu --seed 5" in text
+
+
+def test_failure_of_a_readers_own_operation_names_no_command():
+    text = str(only(square(0), ROWS, seed=5))
+    assert "gradcheck --op" not in text
+    assert "seed 5" in text
 
 
 def test_every_input_is_checked():

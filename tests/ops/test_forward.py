@@ -54,3 +54,25 @@ def test_no_ids_take_nothing():
     y = OPS["embedding"](table, ids=np.zeros((2, 0), dtype=int))
     y.backward(np.zeros((2, 0, 3)))
     np.testing.assert_array_equal(table.grad, np.zeros((5, 3)))
+
+
+EMPTY = [
+    ((0, 2, 3), (3, 4)),
+    ((2, 3), (0, 3, 4)),
+    ((0, 2, 3), (5, 0, 3, 4)),
+    ((2, 0, 3), (3, 4)),
+    ((5, 2, 3), (3, 0)),
+    ((2, 0), (5, 0, 4)),  # sums of nothing
+]
+
+
+@pytest.mark.parametrize(("left", "right"), EMPTY)
+def test_matrices_without_elements_have_a_product(left, right):
+    """Which nested lists cannot show. There is nothing in the result, or zeros; the gradients are sums of nothing."""
+    x, y = (Tensor(np.ones(shape), requires_grad=True) for shape in (left, right))
+    z = OPS["matmul"](x, y)
+    assert z.shape == (*np.broadcast_shapes(left[:-2], right[:-2]), left[-2], right[-1])
+    assert not z.data.any()
+    z.backward(np.ones(z.shape))
+    for tensor in (x, y):
+        np.testing.assert_array_equal(tensor.grad, np.zeros(tensor.shape))

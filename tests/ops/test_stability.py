@@ -96,3 +96,20 @@ def test_cross_entropy_of_nothing_but_padding_is_zero():
     loss.backward()
     assert loss.data == 0
     assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_token_that_is_ruled_out_costs_the_others_nothing(dtype):
+    """A logit of -inf away from the target: the loss and its gradient are those without that token."""
+    logits = np.array([[1.0, -np.inf, 3.0, 0.5], [-np.inf, 2.0, -np.inf, 0.0]], dtype=dtype)
+    targets = np.array([2, 3])
+    x = Tensor(logits, requires_grad=True)
+    with np.errstate(all="raise"):
+        loss = OPS["cross_entropy"](x, targets=targets)
+        loss.backward()
+    exps = np.exp(logits)
+    p = exps / exps.sum(axis=-1, keepdims=True)
+    tolerance = 10 * np.finfo(dtype).eps
+    np.testing.assert_allclose(loss.data, -np.log(p[[0, 1], targets]).mean(), rtol=tolerance)
+    np.testing.assert_allclose(x.grad, (p - np.eye(4)[targets]) / 2, rtol=tolerance, atol=tolerance)
+    assert not x.grad[np.isinf(logits)].any()

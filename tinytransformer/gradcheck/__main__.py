@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--op", metavar="NAME", action="append", help="check this operation only; may be repeated")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="draw other inputs (default: 0)")
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="draw other inputs (default: 0)")
     parser.add_argument(
         "--breakages", action="store_true", help="check the checker: is each gradient, broken on purpose, caught?"
     )
@@ -49,6 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"gradcheck: no operation is named {name!r}; --help lists them", file=sys.stderr)
             return 2
     return print_breakages(names, options.seed) if options.breakages else print_gradients(names, options.seed)
+
+
+def seed(text: str) -> int:
+    """Parse a whole number, zero or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from zero up")
+    return int(text)
 
 
 def print_gradients(names: list[str], seed: int) -> int:

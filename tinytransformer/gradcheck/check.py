@@ -8,7 +8,7 @@ import numpy as np
 
 from tinytransformer.gradcheck.case import Case
 from tinytransformer.gradcheck.numerical import Differences, differences
-from tinytransformer.tensor import Operation, Tensor
+from tinytransformer.tensor import OPS, Operation, Tensor
 
 PASS, ZERO, INCONCLUSIVE, FAIL = "pass", "zero", "inconclusive", "FAIL"
 
@@ -45,11 +45,10 @@ class Result:
         """Everything needed to find the mistake, in a few lines."""
         values = f"analytic {self.analytic:.12g}, numerical {self.numerical:.12g}"
         found = self.note or f"error {self.error:.3g}; worst at index {self.index}: {values}"
-        return (
-            f"{self.verdict}: {self.operation}, case '{self.case}', input {self.input}\n"
-            f"  {found}\n"
-            f"  repeat: python -m tinytransformer.gradcheck --op {self.operation} --seed {self.seed}"
-        )
+        repeat = f"seed {self.seed}"
+        if self.operation in OPS:  # not one that a reader is trying out
+            repeat = f"repeat: python -m tinytransformer.gradcheck --op {self.operation} --seed {self.seed}"
+        return f"{self.verdict}: {self.operation}, case '{self.case}', input {self.input}\n  {found}\n  {repeat}"
 
 
 def check(operation: Operation, case: Case, seed: int) -> list[Result]:
@@ -58,9 +57,9 @@ def check(operation: Operation, case: Case, seed: int) -> list[Result]:
     The upstream gradient is random. A vector of ones, the usual choice, sees nothing wrong in any backward of
     softmax: what sums to 1 has a gradient of zero when it is summed.
     """
-    arrays, upstream = draw(operation, case, seed)
     names = case.input_names(operation)
     try:
+        arrays, upstream = draw(operation, case, seed)
         analytic = analytic_gradients(operation, case, arrays, upstream)
     except Exception as problem:  # whatever it is: an operation that raises has not passed
         note = f"{type(problem).__name__}: {problem}"

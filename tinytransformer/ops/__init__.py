@@ -1,11 +1,24 @@
 """Every operation of the Transformer, forward and gradient.
 
-Read them in this order, from one line of mathematics to a page: arithmetic, activation, reduction, shape,
+Read them in this order, from one line of mathematics to a page: arithmetic, activation, reduction, shape (with sums),
 matmul, softmax, normalisation, dropout, embedding, attention, loss.
 
-How every derivation goes: nudge an input x by x', see by what y' the result moves, pair y' with the gradient of
-the result, dy = dL/dy, which is by how much the loss moves: L' = sum(dy * y'). Write that as
-sum(something * x'). The something is dx = dL/dx. A prime is always a nudge and a d always a gradient.
+An operation takes arrays and returns two things: its result, and a function `backward` that turns the gradient of the
+result into the gradients of the inputs. Let L be the number that the whole computation ends in, the loss. A gradient
+dx = dL/dx has the shape of x and says by how much L moves for each element of x. Every derivation takes four steps:
+
+1. Nudge every input a little: x becomes x + x'. A prime is always a nudge.
+2. See by what y' the result moves. Products of two nudges are too small to count.
+3. Pair with the gradient of the result: L' = sum(dy * y'), over all elements of y.
+4. Write that as L' = sum(something * x'). It holds for every nudge x', so the something is dx.
+
+For y = x^2:  y' = 2 * x * x'  and  L' = sum(dy * 2 * x * x') = sum((2 * x * dy) * x'),  so  dx = 2 * x * dy.
+
+With two inputs x and y the result is called z: what is given is dz, and dx and dy are sought. A sum or mean in a
+formula runs over one row, softmax's or a norm's; the sum in L' runs over everything.
+
+In the code, `array_module(x)` is `numpy`, or `cupy` for an array on a GPU; what begins with `require` only checks
+arguments; `@op` lets an operation be called with Tensors, and is explained in tensor.py.
 """
 
 from tinytransformer.ops.activation import gelu, relu, sigmoid, tanh

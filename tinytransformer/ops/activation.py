@@ -32,9 +32,14 @@ def relu(x):
 def tanh(x):
     """y = tanh(x) = (e^x - e^-x) / (e^x + e^-x).
 
-    Backward. With numerator s and denominator c: s' = c * x' and c' = s * x'. As y = s / c,
+    Backward. Call the numerator s and the denominator c. As (e^x)' = e^x * x' and (e^-x)' = -e^-x * x',
 
-        y' = (s' - y * c') / c = (1 - y^2) * x'
+        s' = c * x'
+        c' = s * x'
+
+    and as y = s / c, by the rule of `divide`,
+
+        y' = (s' - y * c') / c = (c - y * s) / c * x' = (1 - y^2) * x'
 
         dx = dy * (1 - y^2)
 
@@ -55,9 +60,9 @@ def sigmoid(x):
     Computed as (1 + tanh(x / 2)) / 2, which is the same function and overflows nowhere; its error is absolute, about
     the spacing of floats at 1, so that a tail far below it comes out as 0.
 
-    Backward. From 1 / y = 1 + e^-x follows -y' / y^2 = -e^-x * x', and e^-x = (1 - y) / y:
+    Backward. From 1 / y = 1 + e^-x follows -y' / y^2 = -e^-x * x', and also e^-x = (1 - y) / y:
 
-        y' = y * (1 - y) * x'
+        y' = y^2 * e^-x * x' = y * (1 - y) * x'
 
         dx = dy * y * (1 - y)
 
@@ -99,7 +104,7 @@ def gelu(x):
     t = array_module(x).tanh(scale * x * (1 + cubic * square))
 
     def backward(dy):
-        du = scale * (1 + 3 * cubic * square)
-        return (dy * 0.5 * (1 + t + x * (1 - t * t) * du),)
+        slope = scale * (1 + 3 * cubic * square)  # of u
+        return (dy * 0.5 * (1 + t + x * (1 - t * t) * slope),)
 
     return 0.5 * x * (1 + t), backward

@@ -1,8 +1,11 @@
 """Arithmetic, element by element, with broadcasting.
 
+How a derivation goes stands at the top of `ops/__init__.py`.
+
 Where two arrays of different shapes meet, each is first stretched to the common shape. An element that was
-stretched is used many times, so its gradient is the sum over its uses. The engine takes that sum for every
-operation declared with `broadcasts=True`; the derivations below speak of arrays of one shape.
+stretched is used many times, so its gradient is the sum over its uses. That sum is the same for all operations, so it
+is taken in one place (tape.py) for all that are declared with `broadcasts=True`; the derivations below speak of arrays
+of one shape.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from tinytransformer.tensor import op
 def add(x, y):
     """z = x + y.
 
-    Backward. z' = x' + y', so L' = sum(dz * x') + sum(dz * y'):
+    Backward. z' = x' + y', so L' = sum(dz * x') + sum(dz * y'). What stands before x' is dx, what stands before y' is
+    dy:
 
         dx = dz
         dy = dz
@@ -55,7 +59,7 @@ def subtract(x, y):
 def multiply(x, y):
     """z = x * y, element by element.
 
-    Backward. z' = x' * y + x * y' (x' * y' is of second order and vanishes):
+    Backward. z' = x' * y + x * y' (x' * y' is too small to count), so L' = sum(dz * y * x') + sum(dz * x * y'):
 
         dx = dz * y
         dy = dz * x
@@ -116,9 +120,10 @@ def power(x, *, exponent):
 
         dx = dy * c * x^(c-1)
 
-    Shapes: any; `exponent` is a Python number. A negative x needs a whole exponent, or y is NaN.
+    Shapes: any; `exponent` is a Python number. A negative x needs a whole exponent, and x = 0 one of at least 1, or y
+    or dx is not finite.
     """
-    exponent = float(exponent)  # a Python float takes the dtype of x; a NumPy number would impose its own
+    exponent = float(exponent)  # a Python float takes the dtype of x; a NumPy number would make float64 of float32
 
     def backward(dy):
         return (dy * exponent * x ** (exponent - 1),)

@@ -16,34 +16,36 @@ from tinytransformer.tensor import ShapeError, op
 def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator=None):
     """Let every query gather values from the positions whose keys it matches.
 
-    Forward, for one head, with queries Q, keys K and values V as rows, c = 1 / sqrt(d) and a dropout mask M:
+    Forward, for one head: queries Q, keys K and values V are matrices with a row for every position. c = 1 / sqrt(d),
+    and m is a mask of `dropout`:
 
         S = c * Q @ K^T                     how well each query matches each key
-        P = softmax(S) over the keys        masked keys have S = -inf, hence P = 0
-        Y = (M * P) @ V
+        P = softmax(S) over the keys        a key that is hidden has S = -inf, hence P = 0
+        A = m * P                           the weights; A = P without dropout
+        Y = A @ V
 
-    Without c the entries of S would have variance d for queries and keys of variance 1, and softmax would
-    saturate. A query that sees no key at all has P = 0 and gets Y = 0, rather than 0 / 0.
+    Without c the entries of S would have variance d for queries and keys of variance 1. Softmax would put nearly all
+    weight on one key, and its gradient would vanish. A query that sees no key at all has P = 0 and gets Y = 0, rather
+    than 0 / 0.
 
-    Backward, from the end to the beginning, by the rules of `matmul`, `dropout` and `softmax`:
+    Backward, from the end to the beginning, by the rules of `matmul`, `multiply` and `softmax`:
 
-        A  = M * P
         dV = A^T @ dY                       from Y' = A' @ V + A @ V'
         dA = dY @ V^T
-        dP = M * dA
+        dP = m * dA
         dS = P * (dP - sum(dP * P) over the keys)
         dQ = c * dS @ K                     from S' = c * (Q' @ K^T + Q @ K'^T)
         dK = c * dS^T @ Q
 
-    Masked entries need no rule of their own: where P = 0, dS = 0.
+    Hidden keys need no rule of their own: where P = 0, dS = 0.
 
     mask: booleans, True where a key may be seen, that broadcast to (B, H, T_query, T_key); or None.
     causal: whether a query may see only keys up to its own position. The last query stands at the last key, so
         this also holds when fewer queries than keys are passed.
     rate, generator: dropout on P; nothing is dropped without a generator.
 
-    Shapes: query (B, H, T_query, d), key (B, H, T_key, d), value (B, H, T_key, d_value)
-        -> (B, H, T_query, d_value).
+    Shapes, for B sentences, H heads, T positions and d features in a head: query (B, H, T_query, d), key
+        (B, H, T_key, d), value (B, H, T_key, d_value) -> (B, H, T_query, d_value).
     Raises: ShapeError if these or the mask do not fit, TypeError for a mask that is not boolean, ValueError
     unless 0 <= rate < 1.
     Source: Vaswani et al. 2017, arXiv:1706.03762, equation 1; dropout as in the authors' tensor2tensor.
@@ -53,28 +55,28 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
     xp = array_module(query)
     scale = 1 / math.sqrt(query.shape[-1])
     scaled_query = query * scale  # scaling Q costs less than scaling S, which is larger
-    weights = scaled_query @ key.swapaxes(-1, -2)  # S; from here on P is computed in its place
-    visible = _visible(xp, weights.shape, mask, causal)
+    probabilities = scaled_query @ key.swapaxes(-1, -2)  # S; from here on P is computed in its place
+    visible = _visible(xp, probabilities.shape, mask, causal)
     if visible is not None:
-        weights += xp.where(visible, weights.dtype.type(0), weights.dtype.type(-math.inf))
-    # Where all is masked the maximum is -inf; any finite number in its stead makes exp(-inf - number) = 0.
-    weights -= xp.maximum(weights.max(axis=-1, keepdims=True), xp.finfo(weights.dtype).min)
-    xp.exp(weights, out=weights)
-    # The largest term is exp(0) = 1, so a sum is at least 1, or 0 where all is masked.
-    weights /= xp.maximum(sum_last(weights), 1)
-    dropped = None if generator is None or rate == 0 else dropout_mask(weights, rate, generator)
+        probabilities += xp.where(visible, probabilities.dtype.type(0), probabilities.dtype.type(-math.inf))
+    # Where all is hidden the maximum is -inf; any finite number in its stead makes exp(-inf - number) = 0.
+    probabilities -= xp.maximum(probabilities.max(axis=-1, keepdims=True), xp.finfo(probabilities.dtype).min)
+    xp.exp(probabilities, out=probabilities)
+    # The largest term is exp(0) = 1, so a sum is at least 1, or 0 where all is hidden.
+    probabilities /= xp.maximum(sum_last(probabilities), 1)
+    kept = None if generator is None or rate == 0 else dropout_mask(probabilities, rate, generator)  # m
 
     def backward(dy):
-        used = weights if dropped is None else weights * dropped  # A
-        dvalue = used.swapaxes(-1, -2) @ dy
-        dscores = dy @ value.swapaxes(-1, -2)  # dA; turned into dP and dS in its place
-        if dropped is not None:
-            dscores *= dropped
-        dscores -= sum_of_products(dscores, weights)
-        dscores *= weights
+        weights = probabilities if kept is None else probabilities * kept
+        dvalue = weights.swapaxes(-1, -2) @ dy
+        dscores = dy @ value.swapaxes(-1, -2)  # dA; turned into dP and then dS in its place
+        if kept is not None:
+            dscores *= kept
+        dscores -= sum_of_products(dscores, probabilities)
+        dscores *= probabilities
         return scale * (dscores @ key), dscores.swapaxes(-1, -2) @ scaled_query, dvalue
 
-    return (weights if dropped is None else weights * dropped) @ value, backward
+    return (probabilities if kept is None else probabilities * kept) @ value, backward
 
 
 def _visible(xp: Any, shape: tuple[int, ...], mask: Array | None, causal: bool) -> Array | None:

@@ -31,11 +31,12 @@ def require_axis(name: str, axis: int | tuple[int, ...] | None, x: Array) -> Non
 
 
 def require_broadcast(name: str, x: Any, y: Any) -> None:
-    """Raise ShapeError unless `x` and `y`, arrays or numbers, can be broadcast to one shape."""
+    """Raise ShapeError unless `x` and `y`, arrays, numbers or shapes, can be broadcast to one shape."""
+    shapes = [z if isinstance(z, tuple) else getattr(z, "shape", ()) for z in (x, y)]
     try:
-        np.broadcast_shapes(np.shape(x), np.shape(y))
+        np.broadcast_shapes(*shapes)
     except ValueError:
-        raise ShapeError(f"{name}: shapes {np.shape(x)} and {np.shape(y)} do not broadcast") from None
+        raise ShapeError(f"{name}: shapes {shapes[0]} and {shapes[1]} do not broadcast") from None
 
 
 def require_ids(name: str, ids: Array, count: int) -> None:

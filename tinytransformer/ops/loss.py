@@ -12,20 +12,22 @@ from tinytransformer.tensor import op
 def cross_entropy(logits, *, targets, padding=None, label_smoothing=0.0, count=None):
     """Return the mean over all real tokens of -ln(probability of the target), with smoothed targets.
 
-    Forward, for one position with logits z over V tokens and target t. The target distribution q gives
-    1 - e of its mass to t and spreads e over the whole vocabulary, t included:
+    Forward, for one position with logits z over V tokens and target t. The target distribution q gives 1 - e of its
+    mass to t and spreads e over the whole vocabulary, t included ([v = t] is 1 if v = t, else 0):
 
         q_v  = (1 - e) * [v = t] + e / V
         loss = -sum over v of q_v * ln(softmax(z)_v)
-             = ln(sum(e^z)) - (1 - e) * z_t - e * mean(z)              (the q sum to 1)
+             = ln(sum(e^z)) - sum(q * z)                               (since the q sum to 1)
+             = ln(sum(e^z)) - (1 - e) * z_t - e * mean(z)
 
-    A position whose target is `padding` has weight w = 0, every other w = 1; L = sum(w * loss) / count.
+    A position whose target is `padding` has weight w = 0, every other w = 1. The result is y = sum(w * loss) / count.
 
-    Backward. The gradient of ln(sum(e^z)) is p = softmax(z), the rest is linear:
+    Backward. ln(sum(e^z)) moves by sum(p * z') with p = softmax(z), as in `logsumexp`; the rest is linear in z:
 
         loss' = sum((p - q) * z')
+        y'    = sum(w / count * loss')
 
-        dz = dL * w / count * (p - q)
+        dz    = dy * w / count * (p - q)
 
     targets: integers in [0, V).
     padding: the target id of positions that do not count, or None if all do.
@@ -56,17 +58,19 @@ def cross_entropy(logits, *, targets, padding=None, label_smoothing=0.0, count=N
 
     # All relative to the largest logit: two numbers near 10,000 would lose their difference in float32.
     exps = z - z.max(axis=-1, keepdims=True)
-    expected = (1 - label_smoothing) * exps[row, target] + label_smoothing / size * sum_last(exps)[:, 0]
+    expected = (1 - label_smoothing) * exps[row, target]  # sum(q * z)
+    if label_smoothing:  # or a logit of -inf would count, with 0 * -inf = NaN
+        expected += label_smoothing / size * sum_last(exps)[:, 0]
     xp.exp(exps, out=exps)
     total = sum_last(exps)
     loss = xp.log(total)[:, 0] - expected
 
-    def backward(dloss):
-        dz = exps  # the largest array there is: turned into probabilities and then into the gradient in place
-        share = dloss * weight / count  # (N,)
-        dz *= share[:, None] / total
-        dz -= share[:, None] * (label_smoothing / size)
-        dz[row, target] -= share * (1 - label_smoothing)
+    def backward(dy):
+        dz = exps  # the largest array there is: turned into the gradient in its place
+        share = dy * weight / count  # (N,)
+        dz *= share[:, None] / total  # p
+        dz -= share[:, None] * (label_smoothing / size)  # q, where it is spread out,
+        dz[row, target] -= share * (1 - label_smoothing)  # and at the target
         return (dz.reshape(logits.shape),)
 
     return (loss * weight).sum() / count, backward

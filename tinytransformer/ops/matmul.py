@@ -13,12 +13,12 @@ def matmul(x, y):
 
     Forward: z[i, j] = sum over k of x[i, k] * y[k, j].
 
-    Backward. Nudge both; as a product has it, z' = x' @ y + x @ y'. Pair the first part with dz:
+    Backward. Nudge both; as a product has it, z' = x' @ y + x @ y'. The first part moves L by
 
-        sum over i, j of dz[i, j] * sum over k of x'[i, k] * y[k, j]
-            = sum over i, k of x'[i, k] * (sum over j of dz[i, j] * y[k, j])
+        sum over i, j of dz[i, j] * (sum over k of x'[i, k] * y[k, j])
+            = sum over i, k of (sum over j of dz[i, j] * y[k, j]) * x'[i, k]
 
-    and the bracket is the entry [i, k] of a product with y transposed. Likewise for y':
+    and the bracket before x'[i, k] is the entry [i, k] of a product with y transposed. Likewise for y':
 
         dx = dz @ y^T
         dy = x^T @ dz
@@ -31,7 +31,7 @@ def matmul(x, y):
         "matmul",
         f"shapes {x.shape} and {y.shape} do not fit as (..., n, k) and (..., k, m)",
     )
-    require_broadcast("matmul", x[..., 0, 0], y[..., 0, 0])
+    require_broadcast("matmul", x.shape[:-2], y.shape[:-2])
 
     def backward(dz):
         return dz @ y.swapaxes(-1, -2), x.swapaxes(-1, -2) @ dz
@@ -44,11 +44,11 @@ def linear(x, weight, bias):
     """y = x @ weight + bias, at every position alike.
 
     Backward. Let the rows of x and y be all positions, one below the other. Then y' = x' @ weight + x @ weight' +
-    bias' in every row, and as for `matmul`
+    bias', with the same bias' in every row, and as for `matmul`
 
         dx      = dy @ weight^T
         dweight = x^T @ dy                  (a sum over all positions, since each used the same weight)
-        dbias   = sum of dy over all positions
+        dbias   = sum of dy over all positions      (so did the bias)
 
     Shapes: x (..., n), weight (n, m), bias (m,) or None -> (..., m).
     Raises: ShapeError if they do not fit.

@@ -19,18 +19,26 @@ def layer_norm(x, gain, bias, *, eps=1e-5):
         xhat = (x - mu) / s
         y    = gain * xhat + bias
 
-    Backward. Nudge x by x'; everything else moves by
+    Backward. Nudge x by x'. From s^2 = mean((x - mu)^2) + eps follows 2 * s * s' = 2 * mean((x - mu) * (x' - mu')), in
+    which mu' drops out, because mean(x - mu) = 0. So
 
         mu'   = mean(x')
-        s'    = mean((x - mu) * x') / s = mean(xhat * x')          (the deviations sum to zero)
+        s'    = mean((x - mu) * x') / s = mean(xhat * x')
         xhat' = (x' - mu' - xhat * s') / s = (x' - mean(x') - xhat * mean(xhat * x')) / s
+        y'    = gain' * xhat + gain * xhat' + bias'
 
-    Pair with the gradient: the loss moves by sum(dxhat * xhat'), with dxhat = dy * gain. The map x' -> xhat' is
-    symmetric (so are the identity, the mean, and xhat on both sides), hence dx is the same map applied to dxhat:
+    Pair with dy. With dxhat = dy * gain, what xhat' moves is sum(dxhat * xhat'), in three parts. A mean that stands
+    beside x' can change sides, since sum(a) * mean(b) = mean(a) * sum(b):
+
+        sum(dxhat * x')                       = sum(dxhat * x')
+        sum(dxhat * mean(x'))                 = sum(mean(dxhat) * x')
+        sum(dxhat * xhat * mean(xhat * x'))   = sum(xhat * mean(xhat * dxhat) * x')
 
         dx    = (dxhat - mean(dxhat) - xhat * mean(xhat * dxhat)) / s
-        dgain = sum of dy * xhat over all positions
+        dgain = sum of dy * xhat over all positions         (gain and bias were used at every position)
         dbias = sum of dy over all positions
+
+    (dx is to dxhat what xhat' is to x'. That is no law: here the map happens to be symmetric.)
 
     Shapes: x (..., d), gain (d,), bias (d,) -> (..., d).
     Raises: ShapeError if gain or bias is not (d,).

@@ -79,9 +79,9 @@ def logsumexp(x, *, axis: Axis = -1, keepdims=False):
 
     Backward. Nudge x by x':
 
-        y' = sum(e^x * x') / sum(e^x) = sum(softmax(x) * x')
+        y' = sum(e^x * x') / sum(e^x) = sum(p * x')     with p = e^x / sum(e^x), which is called softmax(x)
 
-        dx = dy * softmax(x)
+        dx = dy * p
 
     Shapes and errors: as `sum`.
     """

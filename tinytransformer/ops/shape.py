@@ -48,7 +48,7 @@ def transpose(x, *, axes):
     )
 
     def backward(dy):
-        inverse = sorted(range(x.ndim), key=axes.__getitem__)
+        inverse = sorted(range(x.ndim), key=axes.__getitem__)  # where axis 0 of x went, axis 1, ...
         return (dy.transpose(inverse),)
 
     return x.transpose(axes), backward
@@ -135,6 +135,7 @@ def gather(x, *, ids):
         width = x.shape[-1]
         row = xp.arange(x.size // width).reshape(*x.shape[:-1], 1)
         flat_ids = row * width + ids.astype(row.dtype)  # where each taken element lies in x, laid out flat
-        return (sum_rows_by_id(dy.reshape(-1, 1), flat_ids.reshape(-1), x.size).reshape(x.shape),)
+        sums = sum_rows_by_id(dy.reshape(-1, 1), flat_ids.reshape(-1), x.size)  # see sums.py
+        return (sums.reshape(x.shape),)
 
     return xp.take_along_axis(x, ids, axis=-1), backward

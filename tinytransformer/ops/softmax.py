@@ -14,14 +14,16 @@ def softmax(x, *, axis=-1):
     Forward. Adding a constant to all of x changes nothing, as it cancels. So the largest x is subtracted first:
     no exponent is then above 0, and nothing overflows.
 
-    Backward. Let s = sum(e^x), so y = e^x / s. Nudge x by x':
+    Backward, for one row along the axis; rows do not see each other. Let s = sum(e^x), so y = e^x / s. Nudge x by x':
 
         s' = sum(e^x * x') = s * sum(y * x')
         y' = (e^x * x' - y * s') / s = y * (x' - sum(y * x'))
 
-    Pair with dy. L' = sum(dy * y * x') - sum(dy * y) * sum(y * x') is sum(y * (dy - sum(dy * y)) * x'):
+    Pair with dy. Let k = sum(dy * y), a number:
 
-        dx = y * (dy - sum(dy * y))
+        L' = sum(dy * y * x') - k * sum(y * x') = sum(y * (dy - k) * x')
+
+        dx = y * (dy - k) = y * (dy - sum(dy * y))
 
     The gradient sums to zero along the axis, since a constant added to x changes nothing.
 
@@ -46,7 +48,7 @@ def log_softmax(x, *, axis=-1):
     Taking the logarithm of `softmax` would give -inf where a probability is too small for a float; this form
     stays finite.
 
-    Backward. With p = e^y, the probabilities, and the gradient of ln(sum(e^x)) from `logsumexp`:
+    Backward, for one row. With p = e^y, the probabilities, and the nudge of ln(sum(e^x)) from `logsumexp`:
 
         y' = x' - sum(p * x')
 

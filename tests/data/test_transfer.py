@@ -1,0 +1,48 @@
+"""Unpacking what came from a server, whatever it is."""
+
+import contextlib
+import gzip
+import random
+import zipfile
+
+import pytest
+import transfer
+from local_server import zipped
+
+TEXT = "".join(f"line {i}\n" for i in range(50)).encode()
+
+
+def unpack_zip(content, url):
+    return transfer.unpack_zip(content, "a.txt", url)
+
+
+FORMATS = {
+    "gzip": (transfer.unpack_gzip, gzip.compress(TEXT)),
+    "stored": (unpack_zip, zipped({"a.txt": TEXT, "b.txt": b""})),
+    "deflated": (unpack_zip, zipped({"a.txt": TEXT, "b.txt": b""}, zipfile.ZIP_DEFLATED)),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_whole_file_is_unpacked(name):
+    unpack, whole = FORMATS[name]
+    assert unpack(whole, "http://file") == TEXT
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_damaged_file_is_refused_or_unharmed(name):
+    unpack, whole = FORMATS[name]
+    rng = random.Random(5)
+    for i in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[i] ^= rng.randrange(1, 256)
+        with contextlib.suppress(transfer.DownloadError):  # any other error would be a traceback
+            assert unpack(bytes(damaged), "http://file") == TEXT
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_cut_file_is_refused(name):
+    unpack, whole = FORMATS[name]
+    for length in range(1, len(whole), 7):
+        with pytest.raises(transfer.DownloadError, match="is not a whole"):
+            unpack(whole[:length], "http://file")

@@ -1,0 +1,46 @@
+"""debugging() around a whole training: the operation at fault is named, whichever thread it ran in."""
+
+import math
+
+import numpy as np
+import pytest
+
+from tinytransformer.tape import NonFiniteError, checking, debugging
+from tinytransformer.training import TrainingError, TrainingOptions, train
+
+FAULTS = {  # a parameter in which a NaN stands, and the first operation that meets it
+    "decoder.norm.gain": "layer_norm",
+    "encoder.blocks.0.feed_forward.contract.bias": "linear",
+    "encoder.embedding.table": "embedding",
+}
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_operation_at_fault_is_named(make_model, corpus, name, replicas):
+    model = make_model(12)
+    model.parameters.named[name].data[...] = math.nan
+    options = TrainingOptions(steps=2, batch_tokens=60, warmup=1, replicas=replicas)
+    before = model.parameters.data.copy()
+    with debugging(), pytest.raises(NonFiniteError, match=f"^{FAULTS[name]}: the output is not finite"):
+        train(model, corpus, options)
+    with pytest.raises(TrainingError, match=r"^step 1: the loss is nan"):  # without it, only the step is known
+        train(model, corpus, options)
+    np.testing.assert_array_equal(model.parameters.data, before)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_sound_training_is_not_disturbed(make_model, corpus, replicas):
+    """Nothing is raised, and the parameters are the same to the bit."""
+    results = []
+    for checked in (True, False):
+        model = make_model(12, dropout=0.3)
+        options = TrainingOptions(steps=3, batch_tokens=60, warmup=1, replicas=replicas)
+        if checked:
+            with debugging():
+                train(model, corpus, options)
+        else:
+            train(model, corpus, options)
+        results.append(model.parameters.data.tobytes())
+    assert results[0] == results[1]
+    assert not checking.get()
