@@ -79,9 +79,8 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Read, train, report."""
-    training_text = read_parallel(options.source, options.target)
-    validation_text = read_parallel(options.valid_source, options.valid_target) if options.valid_source else None
-    test_text = read_parallel(options.test_source, options.test_target) if options.test_source else None
+    training_text, validation_text, test_text = (read_text(options, split) for split in ("", "valid_", "test_"))
+    assert training_text is not None
     texts = fingerprint(*training_text, *(validation_text or ()))
     if options.resume and texts != options.texts:
         raise DataError(f"the texts are no longer those that the run in {options.out} began with")
@@ -96,16 +95,26 @@ def run(options: argparse.Namespace) -> None:
     if options.summary:
         print(model.summary())
         return
-    optimizer = Adam(model.parameters, weight_decay=training.weight_decay)
     translator = Translator(model, tokenizer, corpus.length_ratio())
     validation = Validation(options.out, translator, held_out, say, average=options.average)
-    standing = resume(options, optimizer, validation) if options.resume else Standing()
     if not options.resume:
         prepare_directory(options, translator, texts)
+    train_and_save(options, training, corpus, validation)
+    if test_text:
+        report_results(options, translator, test_text)
+
+
+def train_and_save(
+    options: argparse.Namespace, training: TrainingOptions, corpus: Corpus, validation: Validation
+) -> None:
+    """Train, from the beginning or from where the run was left; leave the best weights in the model and on disk."""
+    model = validation.translator.model
+    optimizer = Adam(model.parameters, weight_decay=training.weight_decay)
+    standing = resume(options, optimizer, validation) if options.resume else Standing()
     plan = plan_batches(corpus.pairs, training.batch_tokens)
     say(
-        f"preset {options.preset}: {model.parameters.data.size:,} parameters, {len(tokenizer)} subwords, "
-        f"{len(corpus.pairs):,} sentence pairs in {len(plan):,} batches with "
+        f"preset {options.preset}: {model.parameters.data.size:,} parameters, {model.config.target_vocabulary} "
+        f"subwords, {len(corpus.pairs):,} sentence pairs in {len(plan):,} batches with "
         f"{100 * padding_share(corpus.pairs, plan):.1f} % padding, {training.steps:,} steps, into {options.out}"
     )
 
@@ -118,14 +127,13 @@ def run(options: argparse.Namespace) -> None:
         save()
 
     with interruptible() as interrupted, progress_bar(training, standing) as bar:
-        meter = Meter(bar)
         train(
             model,
             corpus,
             training,
             optimizer=optimizer,
             standing=standing,
-            report=meter,
+            report=Meter(bar),
             validate=validate,
             stop=lambda: interrupted() or validation.since >= (options.patience or math.inf),
         )
@@ -134,8 +142,12 @@ def run(options: argparse.Namespace) -> None:
             out = shlex.quote(str(options.out))
             say(f"interrupted after step {standing.step}; to go on: python train.py --resume --out {out}")
     validation.finish()
-    if test_text:
-        report_results(options, translator, test_text)
+
+
+def read_text(options: argparse.Namespace, split: str) -> tuple[list[str], list[str]] | None:
+    """Read the two files of the training text, or of the one that `split` names; None if there are none."""
+    source, target = getattr(options, f"{split}source"), getattr(options, f"{split}target")
+    return None if source is None else read_parallel(source, target)
 
 
 def make_tokenizer(options: argparse.Namespace, text: tuple[list[str], list[str]]) -> Tokenizer:

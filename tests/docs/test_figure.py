@@ -61,61 +61,60 @@ def test_the_picture_is_small_and_prints_in_black_and_white():
     assert all(c[1:3] == c[3:5] == c[5:7] for c in colours), colours
 
 
-def test_every_formula_of_the_picture_is_the_gradient_of_the_tape():
-    """The picture, read aloud: the left side upwards, the right side downwards, line by line."""
-    rng = np.random.default_rng(0)
-    block = Block(12, 20, 3, rng, cross_attention=True, rate=0.5)
-    parameters = FlatParameters(block, dtype=np.float64)
-    for name, parameter in parameters.named.items():  # biases of linear maps stay 0, as the picture leaves them out
-        if "norm" in name:
-            parameter.data[...] = rng.normal(1, 0.5, parameter.shape)
-    X0, M, dX3 = (rng.standard_normal(shape) for shape in ((2, 5, 12), (2, 7, 12), (2, 5, 12)))
-    x, memory = Tensor(X0, requires_grad=True), Tensor(M, requires_grad=True)
-    result = block(x, memory, causal=True)
-    result.backward(dX3)
-    weight = {name: p.data for name, p in parameters.named.items()}
-    found = {}  # the gradients by the picture
+def split(x):
+    return x.reshape(2, -1, 3, 4).swapaxes(1, 2)
 
-    def split(x):
-        return x.reshape(2, -1, 3, 4).swapaxes(1, 2)
 
-    def join(x):
-        return x.swapaxes(1, 2).reshape(2, -1, 12)
+def join(x):
+    return x.swapaxes(1, 2).reshape(2, -1, 12)
 
-    def turned(x):
-        return x.swapaxes(-1, -2)
 
-    def mean(x):
-        return x.mean(-1, keepdims=True)
+def turned(x):
+    return x.swapaxes(-1, -2)
 
-    def softmax(S):
-        P = np.exp(S - S.max(-1, keepdims=True))
-        return P / P.sum(-1, keepdims=True)
 
-    def norm(X, name):
+def mean(x):
+    return x.mean(-1, keepdims=True)
+
+
+def softmax(S):
+    P = np.exp(S - S.max(-1, keepdims=True))
+    return P / P.sum(-1, keepdims=True)
+
+
+class Picture:
+    """What the picture says, step by step; each step gives its result and its way back.
+
+    weight: the parameters, by name. found: their gradients, as the ways back are gone.
+    """
+
+    def __init__(self, weight):
+        self.weight, self.found = weight, {}
+
+    def norm(self, X, name):
         s = np.sqrt(mean((X - mean(X)) ** 2) + 1e-5)
         xhat = (X - mean(X)) / s
 
         def backward(dN):
-            g = dN * weight[f"{name}.gain"]
-            found[f"{name}.gain"], found[f"{name}.bias"] = (dN * xhat).sum((0, 1)), dN.sum((0, 1))
+            g = dN * self.weight[f"{name}.gain"]
+            self.found[f"{name}.gain"], self.found[f"{name}.bias"] = (dN * xhat).sum((0, 1)), dN.sum((0, 1))
             return (g - mean(g) - xhat * mean(g * xhat)) / s
 
-        return weight[f"{name}.gain"] * xhat + weight[f"{name}.bias"], backward
+        return self.weight[f"{name}.gain"] * xhat + self.weight[f"{name}.bias"], backward
 
-    def product(x, name):
+    def product(self, x, name):
         """y = x @ W, and the gradient of x; that of W is put down in `found`."""
 
         def backward(dy):
-            found[name] = (turned(x) @ dy).sum(0)
-            return dy @ weight[name].T
+            self.found[name] = (turned(x) @ dy).sum(0)
+            return dy @ self.weight[name].T
 
-        return x @ weight[name], backward
+        return x @ self.weight[name], backward
 
-    def attend(N, source, name, *, causal):
+    def attend(self, N, source, name, *, causal):
         c = 1 / np.sqrt(4)
         (q, q_back), (k, k_back), (v, v_back) = (
-            product(of, f"{name}.{part}.weight") for of, part in ((N, "query"), (source, "key"), (source, "value"))
+            self.product(of, f"{name}.{part}.weight") for of, part in ((N, "query"), (source, "key"), (source, "value"))
         )
         Q, K, V = split(q), split(k), split(v)
         S = c * Q @ turned(K)
@@ -123,7 +122,7 @@ def test_every_formula_of_the_picture_is_the_gradient_of_the_tape():
             S = np.where(np.tri(5, dtype=bool), S, -np.inf)
         P = softmax(S)
         Y = P @ V
-        A, o_back = product(join(Y), f"{name}.output.weight")
+        A, o_back = self.product(join(Y), f"{name}.output.weight")
 
         def backward(dA):
             dY = split(o_back(dA))
@@ -134,31 +133,49 @@ def test_every_formula_of_the_picture_is_the_gradient_of_the_tape():
 
         return A, backward
 
-    N1, norm1_back = norm(X0, "self_attention_norm")
-    A, self_back = attend(N1, N1, "self_attention", causal=True)
-    X1 = X0 + A
-    N2, norm2_back = norm(X1, "cross_attention_norm")
-    C, cross_back = attend(N2, M, "cross_attention", causal=False)
-    X2 = X1 + C
-    N3, norm3_back = norm(X2, "feed_forward_norm")
-    U, expand_back = product(N3, "feed_forward.expand.weight")
-    R = np.maximum(U, 0)
-    F, contract_back = product(R, "feed_forward.contract.weight")
-    X3 = X2 + F
+    def block(self, X0, M, dX3):
+        """The left side upwards, the right side downwards: X3, dX0 and dM."""
+        N1, norm1_back = self.norm(X0, "self_attention_norm")
+        A, self_back = self.attend(N1, N1, "self_attention", causal=True)
+        X1 = X0 + A
+        N2, norm2_back = self.norm(X1, "cross_attention_norm")
+        C, cross_back = self.attend(N2, M, "cross_attention", causal=False)
+        X2 = X1 + C
+        N3, norm3_back = self.norm(X2, "feed_forward_norm")
+        U, expand_back = self.product(N3, "feed_forward.expand.weight")
+        R = np.maximum(U, 0)
+        F, contract_back = self.product(R, "feed_forward.contract.weight")
+        X3 = X2 + F
+
+        dF = dX3
+        dR = contract_back(dF)
+        dU = np.where(U > 0, dR, 0)
+        dX2 = dX3 + norm3_back(expand_back(dU))
+        dN2, dM = cross_back(dX2)
+        dX1 = dX2 + norm2_back(dN2)
+        through_query, through_key_and_value = self_back(dX1)
+        dX0 = dX1 + norm1_back(through_query + through_key_and_value)
+        return X3, dX0, dM
+
+
+def test_every_formula_of_the_picture_is_the_gradient_of_the_tape():
+    rng = np.random.default_rng(0)
+    block = Block(12, 20, 3, rng, cross_attention=True, rate=0.5)
+    parameters = FlatParameters(block, dtype=np.float64)
+    for name, parameter in parameters.named.items():  # biases of linear maps stay 0, as the picture leaves them out
+        if "norm" in name:
+            parameter.data[...] = rng.normal(1, 0.5, parameter.shape)
+    X0, M, dX3 = (rng.standard_normal(shape) for shape in ((2, 5, 12), (2, 7, 12), (2, 5, 12)))
+    x, memory = Tensor(X0, requires_grad=True), Tensor(M, requires_grad=True)
+    result = block(x, memory, causal=True)
+    result.backward(dX3)
+
+    picture = Picture({name: p.data for name, p in parameters.named.items()})
+    X3, dX0, dM = picture.block(X0, M, dX3)
     np.testing.assert_allclose(result.data, X3, rtol=1e-12, atol=1e-12)
-
-    dF = dX3
-    dR = contract_back(dF)
-    dU = np.where(U > 0, dR, 0)
-    dX2 = dX3 + norm3_back(expand_back(dU))
-    dN2, dM = cross_back(dX2)
-    dX1 = dX2 + norm2_back(dN2)
-    through_query, through_key_and_value = self_back(dX1)
-    dX0 = dX1 + norm1_back(through_query + through_key_and_value)
-
     np.testing.assert_allclose(x.grad, dX0, rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(memory.grad, dM, rtol=1e-10, atol=1e-12)
     linear_biases = {name for name in parameters.named if name.endswith(".bias") and "norm" not in name}
-    assert found.keys() == parameters.named.keys() - linear_biases
-    for name, gradient in found.items():
+    assert picture.found.keys() == parameters.named.keys() - linear_biases
+    for name, gradient in picture.found.items():
         np.testing.assert_allclose(parameters.named[name].grad, gradient, rtol=1e-10, atol=1e-12, err_msg=name)
