@@ -110,7 +110,9 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--resume", action="store_true", help="go on with the run that was interrupted there")
     group.add_argument("--overwrite", action="store_true", help="replace the run that stands there")
     group.add_argument("--valid-every", type=count, metavar="N", help="steps between validations (default: a fifth)")
-    group.add_argument("--average", type=count, default=1, metavar="N", help="try the mean of the last N weights")
+    group.add_argument(
+        "--average", type=count, default=1, metavar="N", help="at the end keep the mean of the last N weights"
+    )
     group.add_argument("--patience", type=count, metavar="N", help="stop when N validations brought no better BLEU")
     group.add_argument("--summary", action="store_true", help="print the parts of the model, and train nothing")
     group.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed in the final test")

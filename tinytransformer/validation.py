@@ -33,8 +33,8 @@ class ValidationSet:
 class Validation:
     """Measures a model as its training goes, and keeps the best weights in model.safetensors.
 
-    The best are those with the highest BLEU; without held-out pairs, the latest. The weights of the last few
-    validations are kept as well, since their mean is often better than any of them.
+    The best are those with the highest BLEU; without held-out pairs, the latest. If a mean is wanted, the weights of
+    the last few validations are kept as well, and their mean takes the place of the best at the end.
 
     held_out: what to measure on, or None. average: how many to take the mean of, 1 for none.
     announce: is told each result in one line.
@@ -61,18 +61,26 @@ class Validation:
     def __call__(self, step: int, training_loss: float, tokens_per_second: float) -> None:
         """Measure, and save the weights if they are the best so far."""
         measured = {"training_loss": round(training_loss, 4), "tokens_per_second": round(tokens_per_second)}
-        self._measure({"step": step, **measured})
+        bleu = self._measure({"step": step, **measured})
+        self.since = 0 if bleu > self.best else self.since + 1
+        if bleu >= self.best:
+            self.best = bleu
+            save_weights(self.directory / "model.safetensors", self.translator.model)
         if self.average > 1:
             save_weights(self.directory / f"step-{step:08}.safetensors", self.translator.model)
             for old in self._latest()[: -self.average]:
                 old.unlink()
 
     def finish(self) -> None:
-        """Try the mean of the last weights, keep it if it is the best, and load the best into the model."""
+        """Keep the mean of the last weights, if one is wanted, else the best; and load into the model what is kept.
+
+        The best of many validations is so in part by luck, so that its BLEU says less than that of the mean.
+        """
         latest = self._latest()
         if len(latest) > 1:
             average_weights(latest, self.translator.model)
             self._measure({"mean_of": len(latest)})
+            save_weights(self.directory / "model.safetensors", self.translator.model)
         load_weights(self.directory / "model.safetensors", self.translator.model)
 
     def forget_after(self, step: int) -> None:
@@ -87,8 +95,8 @@ class Validation:
     def _latest(self) -> list[Path]:
         return sorted(self.directory.glob("step-*.safetensors"))
 
-    def _measure(self, metrics: dict[str, Any]) -> None:
-        """Write loss and BLEU of the model as it is beside `metrics`; save its weights if they are the best."""
+    def _measure(self, metrics: dict[str, Any]) -> float:
+        """Write loss and BLEU of the model as it is beside `metrics`; return the BLEU, infinite if there is none."""
         model, bleu = self.translator.model, math.inf
         if self.held_out is not None:
             loss = evaluate_loss(model, self.held_out.corpus.pairs)
@@ -99,10 +107,7 @@ class Validation:
             metrics["valid_bleu"] = round(bleu, 2)
         append_metrics(self.directory, metrics)
         self.announce("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in metrics.items()))
-        self.since = 0 if bleu > self.best else self.since + 1
-        if bleu >= self.best:
-            self.best = bleu
-            save_weights(self.directory / "model.safetensors", model)
+        return bleu
 
 
 def _step_of(line: str) -> float:
