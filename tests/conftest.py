@@ -1,6 +1,5 @@
 """What test modules share: text, a tokenizer, a model that has learned nothing, the scripts, and real corpora."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -8,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import ROOT, load_script
 
 from tinytransformer.data import Corpus, read_lines
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer, TransformerConfig
 
-ROOT = Path(__file__).parent.parent
 TOY = ROOT / "data" / "toy"
 SMALL = {"width": 8, "feed_forward_width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 2}
 
@@ -82,10 +81,7 @@ def call(folder):
 @pytest.fixture(scope="session")
 def train_script():
     """train.py as a module, so that a test can look at its parts, or put others in their place."""
-    spec = importlib.util.spec_from_file_location("train_script", ROOT / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("train.py")
 
 
 @pytest.fixture(scope="session")

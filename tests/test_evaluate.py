@@ -1,13 +1,12 @@
 """evaluate.py: the figures of the evaluation module, on a line each, and nothing scored that does not match."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script, write_run
 
-from tinytransformer.checkpoint import RunConfig, save_config, save_weights
 from tinytransformer.data import encode_corpus
 from tinytransformer.evaluation import evaluate_loss, score
 from tinytransformer.translation import Search, Translator
@@ -18,21 +17,14 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def translator(folder, make_model, tokenizer):
     """The Translator of a run in the folder scored, whose translations make no sense."""
-    model = make_model(len(tokenizer), dtype=np.float32)
-    (folder / "scored").mkdir()
-    (folder / "scored" / "tokenizer.model").write_bytes(tokenizer.model)
-    save_config(folder / "scored", RunConfig(model.config, 0.5, {}))
-    save_weights(folder / "scored" / "model.safetensors", model)
+    write_run(folder / "scored", make_model(len(tokenizer), dtype=np.float32), tokenizer)
     return Translator.load(folder / "scored")
 
 
 @pytest.fixture(scope="module")
 def module():
     """evaluate.py as a module."""
-    spec = importlib.util.spec_from_file_location("evaluate_script", ROOT / "evaluate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("evaluate.py")
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """The exercises: whole and solvable for every operation, and graded as gradcheck would."""
 
 import ast
-import importlib.util
 import inspect
-from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 import tinytransformer.ops
 from tinytransformer.gradcheck.breakages import EXEMPT, breakages_of
@@ -16,9 +15,7 @@ from tinytransformer.tensor import OPS
 
 NAMES = sorted(tinytransformer.ops.__all__)
 
-spec = importlib.util.spec_from_file_location("exercises", Path(__file__).parents[1] / "exercises.py")
-exercises = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(exercises)
+exercises = load_script("exercises.py")
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 """translate.py as a user runs it: lines in, lines out, and what is said where something is wrong."""
 
-import importlib.util
 import io
 import os
 import subprocess
@@ -10,21 +9,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scripts import ROOT, load_script, write_run
 
-from tinytransformer.checkpoint import RunConfig, save_config, save_weights
 from tinytransformer.decoding import Sampling
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.translation import Search, Translator
-
-ROOT = Path(__file__).parent.parent
-
-
-def write_run(directory, model, tokenizer):
-    """Write a run as if `model` had been trained; what it says makes no sense, but depends on the line."""
-    directory.mkdir()
-    (directory / "tokenizer.model").write_bytes(tokenizer.model)
-    save_config(directory, RunConfig(model.config, 0.5, {}))
-    save_weights(directory / "model.safetensors", model)
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +26,7 @@ def trained(folder, make_model, tokenizer):
 @pytest.fixture(scope="module")
 def module():
     """translate.py as a module."""
-    spec = importlib.util.spec_from_file_location("translate_script", ROOT / "translate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("translate.py")
 
 
 @pytest.fixture

@@ -57,6 +57,7 @@ class Translator:
         self.model = model
         self.tokenizer = tokenizer
         self.length_ratio = length_ratio
+        self.forbidden = tokenizer.forbidden()  # once: it looks at the whole vocabulary
         learned = model.config.positions == "learned"
         self.longest = model.config.max_length if learned else sys.maxsize  # tokens, END included
 
@@ -97,7 +98,7 @@ class Translator:
     def _search(self, batch: list[int], sources: list[list[int]], search: Search) -> list[list[Hypothesis]]:
         texts = [sources[i] for i in batch]
         limits = [min(search.max_length or self.limit(len(text)), self.longest) for text in texts]
-        forbidden, alpha = self.tokenizer.forbidden(), search.alpha
+        forbidden, alpha = self.forbidden, search.alpha
         if search.sampling is not None:
             generators = [np.random.default_rng([search.sampling.seed, search.first_line + i]) for i in batch]
             drawn = sample(self.model, texts, limits, generators, search.sampling, forbidden=forbidden, alpha=alpha)

@@ -81,7 +81,8 @@ class Validation:
             average_weights(latest, self.translator.model)
             self._measure({"mean_of": len(latest)})
             save_weights(self.directory / "model.safetensors", self.translator.model)
-        load_weights(self.directory / "model.safetensors", self.translator.model)
+        else:
+            load_weights(self.directory / "model.safetensors", self.translator.model)
 
     def forget_after(self, step: int) -> None:
         """Take back what was written after `step`, so that a run which goes on from there writes it again."""

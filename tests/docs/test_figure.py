@@ -1,13 +1,12 @@
 """The picture of a block: the script draws the file that is there, and every formula in it is the tape's gradient."""
 
-import importlib.util
 import re
-import sys
 from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 from tinytransformer.layers import Block
 from tinytransformer.module import FlatParameters
@@ -20,11 +19,7 @@ PICTURE = DOCS / "block.svg"
 @pytest.fixture(scope="module")
 def figure():
     pytest.importorskip("matplotlib")
-    spec = importlib.util.spec_from_file_location("docs_figure", DOCS / "figure.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/figure.py")
 
 
 def labels(svg):

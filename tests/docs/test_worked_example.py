@@ -1,12 +1,12 @@
 """docs/worked-example.md: up to date, and right in every number, read off the page as a reader would."""
 
-import importlib.util
 import math
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 from tinytransformer.ops import attention, linear, reshape, transpose
 from tinytransformer.tensor import Tensor
@@ -18,10 +18,7 @@ EQUATION = re.compile(r"^(\w+)\[(\d),(\d)\] = (.+) = (-?[\d.]+)$", re.MULTILINE)
 
 def load():
     """Import docs/worked_example.py, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location("worked_example", DOCS / "worked_example.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/worked_example.py")
 
 
 @pytest.fixture
