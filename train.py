@@ -13,17 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tinytransformer.backend import keep_freed_memory, require_device
-from tinytransformer.checkpoint import (
-    FILES,
-    CheckpointError,
-    RunConfig,
-    load_config,
-    load_state,
-    require_writable,
-    save_config,
-    save_state,
-    write_atomically,
-)
+from tinytransformer.checkpoint import FILES, CheckpointError, require_writable, save_state
 from tinytransformer.command_line import errors_in_one_line, interruptible
 from tinytransformer.data import (
     Corpus,
@@ -36,9 +26,11 @@ from tinytransformer.data import (
 )
 from tinytransformer.evaluation import evaluate_translation
 from tinytransformer.optim import Adam
-from tinytransformer.options import RECIPES, parse_arguments
+from tinytransformer.options import model_config, or_recipe, parse_arguments, training_options
+from tinytransformer.run_directory import options_of_run, prepare_directory, resume
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.training import (
+    SUBWORDS,
     WEIGHTS,
     Progress,
     Standing,
@@ -46,7 +38,7 @@ from tinytransformer.training import (
     generator_for,
     train,
 )
-from tinytransformer.transformer import PRESETS, Transformer, TransformerConfig
+from tinytransformer.transformer import Transformer
 from tinytransformer.translation import Search, Translator
 from tinytransformer.validation import Validation, ValidationSet
 
@@ -56,8 +48,6 @@ TOY_FILES = {
     for option, split in (("", "train"), ("valid_", "valid"), ("test_", "test"))
     for side, language in (("source", "en"), ("target", "de"))
 }
-
-NOT_RECORDED = {"out", "overwrite", "resume", "summary"}  # these are about one call of the script, not about the run
 
 
 def main() -> None:
@@ -86,12 +76,12 @@ def run(options: argparse.Namespace) -> None:
         raise DataError(f"the texts are no longer those that the run in {options.out} began with")
 
     tokenizer = make_tokenizer(options, training_text)
-    corpus = make_corpus(options, tokenizer, "training", training_text)
+    corpus = make_corpus(options, tokenizer, "training", training_text, or_recipe(options, "bpe_dropout"))
     held_out = None
     if validation_text:
         held_out = ValidationSet(make_corpus(options, tokenizer, "validation", validation_text), *validation_text)
-    training = make_training_options(options, corpus)
-    model = make_model(options, len(tokenizer))
+    config = model_config(options, len(tokenizer))
+    model = Transformer(config, generator_for(options.seed, WEIGHTS), device=options.device)
     if options.summary:
         print(model.summary())
         return
@@ -99,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
     validation = Validation(options.out, translator, held_out, say, average=options.average)
     if not options.resume:
         prepare_directory(options, translator, texts)
-    train_and_save(options, training, corpus, validation)
+    train_and_save(options, training_options(options, corpus), corpus, validation)
     if test_text:
         report_results(options, translator, test_text)
 
@@ -110,12 +100,13 @@ def train_and_save(
     """Train, from the beginning or from where the run was left; leave the best weights in the model and on disk."""
     model = validation.translator.model
     optimizer = Adam(model.parameters, weight_decay=training.weight_decay)
-    standing = resume(options, optimizer, validation) if options.resume else Standing()
-    plan = plan_batches(corpus.pairs, training.batch_tokens)
+    standing = resume(options.out, optimizer, validation) if options.resume else Standing()
+    pairs = corpus.epoch(generator_for(options.seed, SUBWORDS, standing.epoch))
+    plan = plan_batches(pairs, training.batch_tokens)
     say(
         f"preset {options.preset}: {model.parameters.data.size:,} parameters, {model.config.target_vocabulary} "
-        f"subwords, {len(corpus.pairs):,} sentence pairs in {len(plan):,} batches with "
-        f"{100 * padding_share(corpus.pairs, plan):.1f} % padding, {training.steps:,} steps, into {options.out}"
+        f"subwords, {len(pairs):,} sentence pairs in {len(plan):,} batches with "
+        f"{100 * padding_share(pairs, plan):.1f} % padding, {training.steps:,} steps, into {options.out}"
     )
 
     def save() -> None:
@@ -154,7 +145,7 @@ def make_tokenizer(options: argparse.Namespace, text: tuple[list[str], list[str]
     """Learn the subwords of both sides. A size that the user asked for is had, or it is an error."""
     if options.resume:
         return Tokenizer.load(options.out / "tokenizer.model")
-    size = options.vocab_size or RECIPES[options.preset].vocab_size
+    size = or_recipe(options, "vocab_size")
     tokenizer = Tokenizer.train([*text[0], *text[1]], size, exact=options.vocab_size is not None)
     if len(tokenizer) < size:
         say(f"note: the text is small; it yields {len(tokenizer)} subwords, not the {size} of preset {options.preset}")
@@ -162,10 +153,14 @@ def make_tokenizer(options: argparse.Namespace, text: tuple[list[str], list[str]
 
 
 def make_corpus(
-    options: argparse.Namespace, tokenizer: Tokenizer, name: str, text: tuple[list[str], list[str]]
+    options: argparse.Namespace,
+    tokenizer: Tokenizer,
+    name: str,
+    text: tuple[list[str], list[str]],
+    bpe_dropout: float = 0.0,
 ) -> Corpus:
     """Turn sentence pairs into ids, and say which were left out."""
-    corpus = encode_corpus(tokenizer, *text, options.max_length)
+    corpus = encode_corpus(tokenizer, *text, options.max_length, bpe_dropout)
     if not corpus.pairs:
         raise DataError(f"no {name} pair is shorter than --max-length {options.max_length}")
     if corpus.empty:
@@ -173,47 +168,6 @@ def make_corpus(
     if corpus.long:
         say(f"note: left out {corpus.long} {name} pairs of {options.max_length} subwords and more")
     return corpus
-
-
-def make_model(options: argparse.Namespace, vocabulary: int) -> Transformer:
-    """Make a model with fresh weights, drawn from the seed."""
-    config = TransformerConfig(
-        vocabulary,
-        vocabulary,
-        tied_embeddings=not options.untied,
-        positions=options.positions,
-        max_length=options.max_length,
-        norm=options.norm,
-        activation=options.activation,
-        dropout=RECIPES[options.preset].dropout if options.dropout is None else options.dropout,
-        attention_dropout=options.attention_dropout,
-        **PRESETS[options.preset],
-    )
-    return Transformer(config, generator_for(options.seed, WEIGHTS), device=options.device)
-
-
-def make_training_options(options: argparse.Namespace, corpus: Corpus) -> TrainingOptions:
-    """Fill in from the preset's recipe what the command line left open."""
-    recipe = RECIPES[options.preset]
-    batch_tokens = options.batch_tokens or recipe.batch_tokens
-    steps = options.steps or recipe.steps
-    if options.epochs:
-        batches = len(plan_batches(corpus.pairs, batch_tokens))
-        steps = max(1, round(options.epochs * batches / options.accumulate))
-    return TrainingOptions(
-        steps=steps,
-        seed=options.seed,
-        batch_tokens=batch_tokens,
-        accumulate=options.accumulate,
-        learning_rate=options.learning_rate or recipe.learning_rate,
-        warmup=options.warmup or recipe.warmup,
-        schedule=options.schedule or recipe.schedule,
-        label_smoothing=options.label_smoothing,
-        weight_decay=options.weight_decay,
-        clip=options.clip,
-        replicas=options.replicas,
-        valid_every=options.valid_every or math.ceil(steps / 5),
-    )
 
 
 def progress_bar(training: TrainingOptions, standing: Standing) -> tqdm:
@@ -235,39 +189,6 @@ class Meter:
             f"{self.tokens / max(self.bar.format_dict['elapsed'], 1e-9):,.0f} tokens/s",
             refresh=False,
         )
-
-
-def prepare_directory(options: argparse.Namespace, translator: Translator, texts: str) -> None:
-    """Make the directory of a new run and write what does not change while it is trained."""
-    options.out.mkdir(parents=True, exist_ok=True)
-    for pattern in FILES:  # weights of an earlier run must not stand beside the vocabulary of this one
-        for path in options.out.glob(pattern):
-            path.unlink()
-    write_atomically(options.out / "tokenizer.model", translator.tokenizer.model)
-    paths = {name: str(value.resolve()) for name, value in vars(options).items() if isinstance(value, Path)}
-    record = {name: value for name, value in (vars(options) | paths).items() if name not in NOT_RECORDED}
-    save_config(options.out, RunConfig(translator.model.config, translator.length_ratio, record | {"texts": texts}))
-
-
-def options_of_run(options: argparse.Namespace) -> argparse.Namespace:
-    """Return the options that the run in `options.out` began with."""
-    record = load_config(options.out).training
-    if record.keys() != vars(options).keys() - NOT_RECORDED | {"texts"}:
-        raise CheckpointError(f"{options.out}: config.json does not hold the options of train.py")
-    paths = {name: Path(record[name]) for name in TOY_FILES if record[name] is not None}
-    return argparse.Namespace(**{**vars(options), **record, **paths})
-
-
-def resume(options: argparse.Namespace, optimizer: Adam, validation: Validation) -> Standing:
-    """Set everything to where the run in `options.out` was last saved."""
-    counters = load_state(options.out, optimizer)
-    try:
-        validation.best, validation.since = counters["best"], int(counters["since"])
-        standing = Standing(int(counters["step"]), counters["loss_sum"], int(counters["token_sum"]))
-    except KeyError as error:
-        raise CheckpointError(f"{options.out / 'state.safetensors'}: the counter {error} is missing") from None
-    validation.forget_after(standing.step)
-    return standing
 
 
 def report_results(options: argparse.Namespace, translator: Translator, test: tuple[list[str], list[str]]) -> None:

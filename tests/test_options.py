@@ -11,7 +11,8 @@ import pytest
 
 from tinytransformer.checkpoint import CheckpointError
 from tinytransformer.data import plan_batches
-from tinytransformer.options import RECIPES, parse_arguments
+from tinytransformer.options import RECIPES, model_config, or_recipe, parse_arguments, training_options
+from tinytransformer.run_directory import options_of_run, prepare_directory
 from tinytransformer.transformer import PRESETS
 
 TEXT = ("--source", "a.en", "--target", "a.de")
@@ -58,39 +59,44 @@ ASKED = {
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_recipe_fills_in_what_is_left_open(parse, train_script, corpus, preset):
+def test_a_recipe_fills_in_what_is_left_open(parse, corpus, preset):
     recipe, options = asdict(RECIPES[preset]), parse("--preset", preset)
-    training = train_script.make_training_options(options, corpus)
+    training = training_options(options, corpus)
     assert {name: getattr(training, name) for name in FILLED} == {name: recipe[name] for name in FILLED}
     assert training.valid_every * 5 == training.steps
-    config = train_script.make_model(parse("--preset", preset), 9).config if preset in ("toy", "tiny") else None
+    assert (or_recipe(options, "vocab_size"), or_recipe(options, "bpe_dropout")) == (
+        recipe["vocab_size"],
+        recipe["bpe_dropout"],
+    )
+    assert or_recipe(parse("--preset", preset, "--bpe-dropout", "0"), "bpe_dropout") == 0
+    config = model_config(parse("--preset", preset), 9) if preset in ("toy", "tiny") else None
     assert config is None or (config.dropout, config.width) == (recipe["dropout"], PRESETS[preset]["width"])
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_the_command_line_comes_before_the_recipe(parse, train_script, corpus, name):
+def test_the_command_line_comes_before_the_recipe(parse, corpus, name):
     text, value = ASKED[name]
-    plain = asdict(train_script.make_training_options(parse("--preset", "tiny"), corpus))
+    plain = asdict(training_options(parse("--preset", "tiny"), corpus))
     asked = parse("--preset", "tiny", f"--{name.replace('_', '-')}", text)
-    training = asdict(train_script.make_training_options(asked, corpus))
+    training = asdict(training_options(asked, corpus))
     follows = {"valid_every"} if name == "steps" else set()
     assert training[name] == value != plain[name]
     assert {field for field in plain if training[field] != plain[field]} == {name} | follows
 
 
-def test_the_command_line_shapes_the_model(parse, train_script):
+def test_the_command_line_shapes_the_model(parse):
     """A dropout of zero is one that was asked for."""
     shape = ("--norm", "post", "--positions", "learned", "--activation", "gelu", "--untied", "--max-length", "20")
     drops = ("--dropout", "0", "--attention-dropout", "0.25")
-    config = train_script.make_model(parse("--preset", "tiny", *shape, *drops), 9).config
+    config = model_config(parse("--preset", "tiny", *shape, *drops), 9)
     assert (config.norm, config.positions, config.activation, config.max_length) == ("post", "learned", "gelu", 20)
     assert (config.tied_embeddings, config.dropout, config.attention_dropout) == (False, 0.0, 0.25)
 
 
 @pytest.mark.parametrize(("epochs", "accumulate"), [("1", 1), ("3", 1), ("2.5", 1), ("4", 3), ("0.001", 1)])
-def test_epochs_are_as_many_steps_as_they_take(parse, train_script, corpus, epochs, accumulate):
+def test_epochs_are_as_many_steps_as_they_take(parse, corpus, epochs, accumulate):
     options = parse("--epochs", epochs, "--batch-tokens", "60", "--accumulate", str(accumulate))
-    training = train_script.make_training_options(options, corpus)
+    training = training_options(options, corpus)
     batches = len(plan_batches(corpus.pairs, 60))
     assert training.steps == max(1, round(float(epochs) * batches / accumulate))
     assert 1 <= training.valid_every <= training.steps <= 5 * training.valid_every
@@ -124,16 +130,16 @@ def test_the_best_and_the_mean_need_something_to_measure_on(parse, capsys, optio
 
 
 @pytest.fixture
-def record(train_script, tmp_path, make_model, tokenizer):
+def record(tmp_path, make_model, tokenizer):
     """Return a function that writes the record of a run, and one that reads it as --resume does."""
     model = make_model(len(tokenizer))
 
     def write(options):
         options.out = tmp_path / "run"
         translator = SimpleNamespace(model=model, tokenizer=tokenizer, length_ratio=1.5)
-        train_script.prepare_directory(options, translator, "fingerprint")
+        prepare_directory(options, translator, "fingerprint")
 
-    return write, train_script.options_of_run
+    return write, options_of_run
 
 
 ASKED_FOR = [

@@ -1,15 +1,21 @@
-"""The options of train.py: what can be asked for, and what a preset fills in."""
+"""The options of train.py: what can be asked for, what a preset fills in, and what they make of model and training."""
 
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tinytransformer.backend import DEVICES
 from tinytransformer.command_line import HelpFormatter, above_zero, count, seed, share
-from tinytransformer.training import SCHEDULES
-from tinytransformer.transformer import ACTIVATIONS, NORMS, POSITIONS, PRESETS
+from tinytransformer.data import Corpus, plan_batches
+from tinytransformer.training import SCHEDULES, SUBWORDS, TrainingOptions, generator_for
+from tinytransformer.transformer import ACTIVATIONS, NORMS, POSITIONS, PRESETS, TransformerConfig
+
+# The options that name a text, as they are called in the parsed arguments.
+TEXTS = tuple(f"{split}{side}" for split in ("", "valid_", "test_") for side in ("source", "target"))
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,7 @@ class Recipe:
     """What a preset is trained with unless the command line says otherwise."""
 
     vocab_size: int
+    bpe_dropout: float
     dropout: float
     learning_rate: float
     warmup: int
@@ -26,10 +33,10 @@ class Recipe:
 
 
 RECIPES = {
-    "toy": Recipe(600, 0.0, 1e-2, 200, "cosine", 2048, 2000),
-    "tiny": Recipe(8000, 0.3, 5e-3, 2000, "inverse-square-root", 4096, 7000),
-    "small": Recipe(8000, 0.1, 1e-3, 4000, "inverse-square-root", 4096, 50_000),
-    "base": Recipe(37_000, 0.1, 7e-4, 4000, "inverse-square-root", 4096, 100_000),
+    "toy": Recipe(600, 0.0, 0.0, 1e-2, 200, "cosine", 2048, 2000),
+    "tiny": Recipe(8000, 0.0, 0.3, 5e-3, 2000, "inverse-square-root", 4096, 7000),
+    "small": Recipe(8000, 0.0, 0.1, 1e-3, 4000, "inverse-square-root", 4096, 50_000),
+    "base": Recipe(37_000, 0.0, 0.1, 7e-4, 4000, "inverse-square-root", 4096, 100_000),
 }
 
 
@@ -67,6 +74,7 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
         for side in ("source", "target"):
             group.add_argument(f"--{split}{side}", type=Path, metavar="FILE", help=f"{what} text, {side} side")
     group.add_argument("--vocab-size", type=count, metavar="N", help="subwords, shared by both languages")
+    group.add_argument("--bpe-dropout", type=share, metavar="P", help="merges of subwords skipped while training")
     group.add_argument(
         "--max-length", type=count, default=256, metavar="N", help="leave out sentences of N subwords and more"
     )
@@ -116,3 +124,47 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--patience", type=count, metavar="N", help="stop when N validations brought no better BLEU")
     group.add_argument("--summary", action="store_true", help="print the parts of the model, and train nothing")
     group.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed in the final test")
+
+
+def model_config(options: argparse.Namespace, vocabulary: int) -> TransformerConfig:
+    """Return the shape of the model that was asked for, with so many subwords on either side."""
+    return TransformerConfig(
+        vocabulary,
+        vocabulary,
+        tied_embeddings=not options.untied,
+        positions=options.positions,
+        max_length=options.max_length,
+        norm=options.norm,
+        activation=options.activation,
+        dropout=or_recipe(options, "dropout"),
+        attention_dropout=options.attention_dropout,
+        **PRESETS[options.preset],
+    )
+
+
+def training_options(options: argparse.Namespace, corpus: Corpus) -> TrainingOptions:
+    """Return how to train on `corpus`: as the command line says, and where it is silent, as the preset's recipe."""
+    batch_tokens, steps = or_recipe(options, "batch_tokens"), or_recipe(options, "steps")
+    if options.epochs:
+        pairs = corpus.epoch(generator_for(options.seed, SUBWORDS, 1))
+        steps = max(1, round(options.epochs * len(plan_batches(pairs, batch_tokens)) / options.accumulate))
+    return TrainingOptions(
+        steps=steps,
+        seed=options.seed,
+        batch_tokens=batch_tokens,
+        accumulate=options.accumulate,
+        learning_rate=or_recipe(options, "learning_rate"),
+        warmup=or_recipe(options, "warmup"),
+        schedule=or_recipe(options, "schedule"),
+        label_smoothing=options.label_smoothing,
+        weight_decay=options.weight_decay,
+        clip=options.clip,
+        replicas=options.replicas,
+        valid_every=options.valid_every or math.ceil(steps / 5),
+    )
+
+
+def or_recipe(options: argparse.Namespace, name: str) -> Any:
+    """Return what the command line says of `name`; where it is silent, what the preset's recipe does."""
+    asked = getattr(options, name)
+    return getattr(RECIPES[options.preset], name) if asked is None else asked
