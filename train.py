@@ -30,7 +30,6 @@ from tinytransformer.options import model_config, or_recipe, parse_arguments, tr
 from tinytransformer.run_directory import options_of_run, prepare_directory, resume
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.training import (
-    SUBWORDS,
     WEIGHTS,
     Progress,
     Standing,
@@ -76,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
         raise DataError(f"the texts are no longer those that the run in {options.out} began with")
 
     tokenizer = make_tokenizer(options, training_text)
-    corpus = make_corpus(options, tokenizer, "training", training_text, or_recipe(options, "bpe_dropout"))
+    corpus = make_corpus(options, tokenizer, "training", training_text)
     held_out = None
     if validation_text:
         held_out = ValidationSet(make_corpus(options, tokenizer, "validation", validation_text), *validation_text)
@@ -101,12 +100,11 @@ def train_and_save(
     model = validation.translator.model
     optimizer = Adam(model.parameters, weight_decay=training.weight_decay)
     standing = resume(options.out, optimizer, validation) if options.resume else Standing()
-    pairs = corpus.epoch(generator_for(options.seed, SUBWORDS, standing.epoch))
-    plan = plan_batches(pairs, training.batch_tokens)
+    plan = plan_batches(corpus.pairs, training.batch_tokens)
     say(
         f"preset {options.preset}: {model.parameters.data.size:,} parameters, {model.config.target_vocabulary} "
-        f"subwords, {len(pairs):,} sentence pairs in {len(plan):,} batches with "
-        f"{100 * padding_share(pairs, plan):.1f} % padding, {training.steps:,} steps, into {options.out}"
+        f"subwords, {len(corpus.pairs):,} sentence pairs in {len(plan):,} batches with "
+        f"{100 * padding_share(corpus.pairs, plan):.1f} % padding, {training.steps:,} steps, into {options.out}"
     )
 
     def save() -> None:
@@ -153,14 +151,10 @@ def make_tokenizer(options: argparse.Namespace, text: tuple[list[str], list[str]
 
 
 def make_corpus(
-    options: argparse.Namespace,
-    tokenizer: Tokenizer,
-    name: str,
-    text: tuple[list[str], list[str]],
-    bpe_dropout: float = 0.0,
+    options: argparse.Namespace, tokenizer: Tokenizer, name: str, text: tuple[list[str], list[str]]
 ) -> Corpus:
     """Turn sentence pairs into ids, and say which were left out."""
-    corpus = encode_corpus(tokenizer, *text, options.max_length, bpe_dropout)
+    corpus = encode_corpus(tokenizer, *text, options.max_length)
     if not corpus.pairs:
         raise DataError(f"no {name} pair is shorter than --max-length {options.max_length}")
     if corpus.empty:

@@ -107,22 +107,6 @@ def test_empty_and_long_pairs_are_left_out_and_counted():
         encode_corpus(OneIdPerLetter(), ["a", "b"], ["a"], 4)
 
 
-def test_subwords_are_drawn_anew_where_dropout_is_asked_for(tokenizer, toy_text):
-    """The pairs stay the same text in the same order, none longer than allowed; without dropout they are the same."""
-    plain = encode_corpus(tokenizer, *toy_text, 256)
-    assert plain.epoch(np.random.default_rng(1)) is plain.pairs
-    longest = max(len(side) for pair in plain.pairs for side in pair) + 1
-    corpus = encode_corpus(tokenizer, ["", *toy_text[0]], ["", *toy_text[1]], longest, bpe_dropout=0.1)
-    assert corpus.pairs == plain.pairs
-    drawn = [corpus.epoch(np.random.default_rng(seed)) for seed in (1, 1, 2)]
-    assert drawn[0] == drawn[1] != drawn[2]
-    for pairs in drawn:
-        decoded = [[tokenizer.decode(pair[side]) for pair in pairs] for side in (0, 1)]
-        assert decoded == [list(side) for side in toy_text]
-        assert max(len(side) for pair in pairs for side in pair) < longest
-        assert sum(old != tuple(new) for old, new in zip(plain.pairs, pairs, strict=True)) > len(pairs) / 2
-
-
 def test_the_length_ratio_covers_all_but_the_outliers():
     pairs = [([7] * 4, [7] * 6)] * 5000
     assert Corpus(pairs, 0, 0).length_ratio() == 1.5

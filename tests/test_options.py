@@ -11,7 +11,7 @@ import pytest
 
 from tinytransformer.checkpoint import CheckpointError
 from tinytransformer.data import plan_batches
-from tinytransformer.options import RECIPES, model_config, or_recipe, parse_arguments, training_options
+from tinytransformer.options import RECIPES, model_config, parse_arguments, training_options
 from tinytransformer.run_directory import options_of_run, prepare_directory
 from tinytransformer.transformer import PRESETS
 
@@ -64,11 +64,6 @@ def test_a_recipe_fills_in_what_is_left_open(parse, corpus, preset):
     training = training_options(options, corpus)
     assert {name: getattr(training, name) for name in FILLED} == {name: recipe[name] for name in FILLED}
     assert training.valid_every * 5 == training.steps
-    assert (or_recipe(options, "vocab_size"), or_recipe(options, "bpe_dropout")) == (
-        recipe["vocab_size"],
-        recipe["bpe_dropout"],
-    )
-    assert or_recipe(parse("--preset", preset, "--bpe-dropout", "0"), "bpe_dropout") == 0
     config = model_config(parse("--preset", preset), 9) if preset in ("toy", "tiny") else None
     assert config is None or (config.dropout, config.width) == (recipe["dropout"], PRESETS[preset]["width"])
 

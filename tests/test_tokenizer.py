@@ -3,7 +3,6 @@
 import io
 import re
 
-import numpy as np
 import pytest
 import sentencepiece
 from hypothesis import given, settings
@@ -52,26 +51,6 @@ def test_words_of_the_text_become_few_pieces(tokenizer):
     """A vocabulary was learned: frequent words are pieces, where bytes would be one id per letter."""
     line = "The old man sees the dog."
     assert len(tokenizer.encode(line)) <= len(line) / 2
-
-
-def test_with_dropout_words_are_cut_in_other_ways_and_nothing_is_lost(tokenizer, toy_text):
-    """Each generator cuts in its own way, the same way again, and whatever was cut before."""
-    lines = [*toy_text[0], *NASTY.values()]
-    whole = [tokenizer.encode(line) for line in lines]
-
-    def cut(dropout, seed):
-        return tokenizer.encode_with_dropout(lines, dropout, np.random.default_rng(seed))
-
-    once = cut(0.1, 1)
-    assert cut(0.1, 2) != once
-    assert cut(0.1, 1) == once
-    assert [tokenizer.decode(ids) for ids in once] == lines
-    sizes = [sum(map(len, pieces)) for pieces in (whole, cut(0.02, 1), once, cut(0.5, 1))]
-    assert sizes == sorted(set(sizes))
-    assert sizes[1] < 1.1 * sizes[0]
-    generator = np.random.default_rng(1)
-    twice = [tokenizer.encode_with_dropout(lines, 0.1, generator) for _ in range(2)]
-    assert twice[0] == once != twice[1]
 
 
 def test_special_ids_are_passed_over(tokenizer):

@@ -1,6 +1,5 @@
 """The loop: it learns, it can be repeated and left off, and its parts add up."""
 
-import itertools
 import math
 from dataclasses import asdict, replace
 
@@ -121,7 +120,7 @@ def test_epochs_are_counted_and_shuffled_anew(make_model, corpus):
     numbered = training._endless_batches(corpus, options)
     epochs = {1: [], 2: []}
     while (item := next(numbered))[0] <= 2:
-        epochs[item[0]] += [tuple(row) for row in item[2].source.tolist()]
+        epochs[item[0]] += [tuple(row) for row in item[1].source.tolist()]
     trim = [sorted(tuple(i for i in row if i) for row in epochs[epoch]) for epoch in (1, 2)]
     assert trim[0] == trim[1] == sorted((*source, 3) for source, _ in corpus.pairs)
     assert epochs[1] != epochs[2]
@@ -226,17 +225,6 @@ def sitting(make_model, corpus, options, directory, *, until, seed, positions="s
     return [*(array.tobytes() for array in arrays), optimizer.step], reports, validations
 
 
-@pytest.fixture
-def redrawn(corpus):
-    """The corpus with sentences longer by some tokens, others in each epoch, so that its batches change as well."""
-
-    def redraw(generator):
-        longer = generator.integers(generator.integers(1, 9), size=len(corpus.pairs)).tolist()
-        return [(s + s[-1:] * more, t + t[-1:] * more) for (s, t), more in zip(corpus.pairs, longer, strict=True)]
-
-    return replace(corpus, redraw=redraw)
-
-
 CASES = {
     "plain": ({}, "sinusoidal"),
     "replicas": ({"replicas": 2}, "sinusoidal"),
@@ -265,20 +253,6 @@ def test_a_training_left_off_goes_on_as_if_it_had_not_been(make_model, corpus, t
         assert second[0] == end
         assert first[1] + second[1] == reports
         assert first[2] + second[2] == validations
-
-
-def test_a_training_on_redrawn_subwords_goes_on_as_well(make_model, redrawn, tmp_path):
-    """Though its epochs are of different numbers of batches."""
-    options = TrainingOptions(**{**LEFT_OFF, "steps": 40}, accumulate=2)
-    epochs = [epoch for epoch, _, _ in itertools.islice(training._endless_batches(redrawn, options), 80)]
-    assert len({epochs.count(epoch) for epoch in set(epochs[:-10])}) > 1
-    end, reports, _ = sitting(make_model, redrawn, options, tmp_path, until=99, seed=0)
-    for place in (1, 3, 17, 29):
-        (tmp_path / "state.safetensors").unlink()
-        first = sitting(make_model, redrawn, options, tmp_path, until=place, seed=0)
-        second = sitting(make_model, redrawn, options, tmp_path, until=99, seed=5)
-        assert second[0] == end
-        assert first[1] + second[1] == reports
 
 
 def test_a_training_may_be_left_off_many_times(make_model, corpus, tmp_path):

@@ -7,7 +7,7 @@ A corpus is two text files, UTF-8, in which line n of one is the translation of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,33 +61,20 @@ def read_parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Sentence pairs as token ids, and how many pairs were left out and why.
-
-    redraw: cuts all pairs into subwords anew; None where every epoch trains on the same.
-    """
+    """Sentence pairs as token ids, and how many pairs were left out and why."""
 
     pairs: list[Pair]
-    empty: int = 0  # pairs with nothing on one side
-    long: int = 0  # pairs with more tokens on one side than allowed
-    redraw: Callable[[np.random.Generator], list[Pair]] | None = None
-
-    def epoch(self, generator: np.random.Generator) -> list[Pair]:
-        """Return the pairs as one epoch trains on them."""
-        return self.redraw(generator) if self.redraw else self.pairs
+    empty: int  # pairs with nothing on one side
+    long: int  # pairs with more tokens on one side than allowed
 
     def length_ratio(self) -> float:
         """Return the longest target per token of source; what lies above 99.9 % of the pairs does not count."""
         return float(np.quantile([len(t) / len(s) for s, t in self.pairs], 0.999))
 
 
-def encode_corpus(
-    tokenizer: Tokenizer, sources: Sequence[str], targets: Sequence[str], max_length: int, bpe_dropout: float = 0.0
-) -> Corpus:
-    """Turn sentence pairs into ids, without those that are empty or, with END, longer than `max_length` tokens.
-
-    bpe_dropout: the share of merges that an epoch skips, see `Tokenizer.encode_with_dropout`.
-    """
-    pairs, texts, empty, long = [], [], 0, 0
+def encode_corpus(tokenizer: Tokenizer, sources: Sequence[str], targets: Sequence[str], max_length: int) -> Corpus:
+    """Turn sentence pairs into ids, without those that are empty or, with END, longer than `max_length` tokens."""
+    pairs, empty, long = [], 0, 0
     for source, target in zip(sources, targets, strict=True):
         pair = tokenizer.encode(source), tokenizer.encode(target)
         if not source.strip() or not target.strip():
@@ -96,14 +83,7 @@ def encode_corpus(
             long += 1
         else:
             pairs.append(pair)
-            texts.append((source, target))
-
-    def redraw(generator: np.random.Generator) -> list[Pair]:
-        drawn = (tokenizer.encode_with_dropout(side, bpe_dropout, generator) for side in zip(*texts, strict=True))
-        cut = zip(pairs, zip(*drawn, strict=True), strict=True)
-        return [new if max(map(len, new)) < max_length else old for old, new in cut]
-
-    return Corpus(pairs, empty, long, redraw if bpe_dropout else None)
+    return Corpus(pairs, empty, long)
 
 
 @dataclass(frozen=True)

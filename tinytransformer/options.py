@@ -11,7 +11,7 @@ from typing import Any
 from tinytransformer.backend import DEVICES
 from tinytransformer.command_line import HelpFormatter, above_zero, count, seed, share
 from tinytransformer.data import Corpus, plan_batches
-from tinytransformer.training import SCHEDULES, SUBWORDS, TrainingOptions, generator_for
+from tinytransformer.training import SCHEDULES, TrainingOptions
 from tinytransformer.transformer import ACTIVATIONS, NORMS, POSITIONS, PRESETS, TransformerConfig
 
 # The options that name a text, as they are called in the parsed arguments.
@@ -23,7 +23,6 @@ class Recipe:
     """What a preset is trained with unless the command line says otherwise."""
 
     vocab_size: int
-    bpe_dropout: float
     dropout: float
     learning_rate: float
     warmup: int
@@ -33,10 +32,10 @@ class Recipe:
 
 
 RECIPES = {
-    "toy": Recipe(600, 0.0, 0.0, 1e-2, 200, "cosine", 2048, 2000),
-    "tiny": Recipe(8000, 0.0, 0.3, 5e-3, 2000, "inverse-square-root", 4096, 7000),
-    "small": Recipe(8000, 0.0, 0.1, 1e-3, 4000, "inverse-square-root", 4096, 50_000),
-    "base": Recipe(37_000, 0.0, 0.1, 7e-4, 4000, "inverse-square-root", 4096, 100_000),
+    "toy": Recipe(600, 0.0, 1e-2, 200, "cosine", 2048, 2000),
+    "tiny": Recipe(8000, 0.3, 5e-3, 2000, "inverse-square-root", 4096, 7000),
+    "small": Recipe(8000, 0.1, 1e-3, 4000, "inverse-square-root", 4096, 50_000),
+    "base": Recipe(37_000, 0.1, 7e-4, 4000, "inverse-square-root", 4096, 100_000),
 }
 
 
@@ -74,7 +73,6 @@ def add_data_options(group: argparse._ArgumentGroup) -> None:
         for side in ("source", "target"):
             group.add_argument(f"--{split}{side}", type=Path, metavar="FILE", help=f"{what} text, {side} side")
     group.add_argument("--vocab-size", type=count, metavar="N", help="subwords, shared by both languages")
-    group.add_argument("--bpe-dropout", type=share, metavar="P", help="merges of subwords skipped while training")
     group.add_argument(
         "--max-length", type=count, default=256, metavar="N", help="leave out sentences of N subwords and more"
     )
@@ -146,8 +144,8 @@ def training_options(options: argparse.Namespace, corpus: Corpus) -> TrainingOpt
     """Return how to train on `corpus`: as the command line says, and where it is silent, as the preset's recipe."""
     batch_tokens, steps = or_recipe(options, "batch_tokens"), or_recipe(options, "steps")
     if options.epochs:
-        pairs = corpus.epoch(generator_for(options.seed, SUBWORDS, 1))
-        steps = max(1, round(options.epochs * len(plan_batches(pairs, batch_tokens)) / options.accumulate))
+        batches = len(plan_batches(corpus.pairs, batch_tokens))
+        steps = max(1, round(options.epochs * batches / options.accumulate))
     return TrainingOptions(
         steps=steps,
         seed=options.seed,

@@ -49,8 +49,7 @@ def resume(directory: Path, optimizer: Adam, validation: Validation) -> Standing
     counters = load_state(directory, optimizer)
     try:
         validation.best, validation.since = counters["best"], int(counters["since"])
-        whole = {name: int(counters[name]) for name in ("step", "epoch", "batch", "token_sum")}
-        standing = Standing(**whole, loss_sum=counters["loss_sum"])
+        standing = Standing(int(counters["step"]), counters["loss_sum"], int(counters["token_sum"]))
     except KeyError as error:
         raise CheckpointError(f"{directory / 'state.safetensors'}: the counter {error} is missing") from None
     validation.forget_after(standing.step)

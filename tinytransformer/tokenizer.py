@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import sentencepiece
 
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
@@ -92,23 +90,6 @@ class Tokenizer:
     def encode(self, line: str) -> list[int]:
         """Return the ids of the pieces of `line`, without BEGIN and END."""
         return self._pieces.encode(_escape(line))
-
-    def encode_with_dropout(
-        self, lines: Sequence[str], dropout: float, generator: np.random.Generator
-    ) -> list[list[int]]:
-        """Return the ids of all `lines`, each merge of two pieces skipped with probability `dropout`.
-
-        So a word is cut now one way, now another, and the model meets its parts in more company.
-        Source: Provilkov, Emelianenko and Voita 2020, "BPE-Dropout", arXiv:1910.13267.
-        """
-        sentencepiece.set_random_generator_seed(int(generator.integers(2**31)))
-        escaped = [_escape(line) for line in lines]
-        # sentencepiece has a generator in every thread, seeded when the thread first draws: so a thread of its own.
-        with ThreadPoolExecutor(1) as fresh:
-            draw = fresh.submit(
-                self._pieces.encode, escaped, enable_sampling=True, alpha=dropout, nbest_size=-1, num_threads=1
-            )
-            return draw.result()
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of `ids`; ids of padding, begin and end are passed over."""

@@ -1,8 +1,8 @@
 """The training loop: batches in, a better model out.
 
 Everything random in a run comes from its seed and from where the run stands, never from what was drawn before: the
-order of an epoch, and how its words are cut, from (seed, epoch), the dropout of a step from (seed, step). So a run can
-be taken up anywhere, and goes on bit for bit as if it had never been interrupted.
+order of an epoch from (seed, epoch), the dropout of a step from (seed, step). So a run can be taken up anywhere, and
+goes on bit for bit as if it had never been interrupted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tinytransformer.transformer import PAD, Transformer
 SCHEDULES = ("inverse-square-root", "cosine")
 
 # What a generator is for, so that two generators of one run never draw the same numbers.
-WEIGHTS, ORDER, DROPOUT, SUBWORDS = range(4)
+WEIGHTS, ORDER, DROPOUT = range(3)
 
 
 class TrainingError(RuntimeError):
@@ -76,13 +76,10 @@ class Progress:
 class Standing:
     """Where a run stands: beside the parameters and the optimizer's moments all that it needs to go on.
 
-    step: updates taken. epoch: the one it is in, from 1. batch: how many of that epoch's batches it has seen.
-    loss_sum, token_sum: over the updates since the last validation.
+    step: updates taken. loss_sum, token_sum: over the updates since the last validation.
     """
 
     step: int = 0
-    epoch: int = 1
-    batch: int = 0
     loss_sum: float = 0.0
     token_sum: int = 0
 
@@ -113,13 +110,13 @@ def train(
     """
     optimizer = optimizer or Adam(model.parameters, weight_decay=options.weight_decay)
     now = standing or Standing()
-    stream = _endless_batches(corpus, options, now.epoch, now.batch)
+    stream = _endless_batches(corpus, options, skip=now.step * options.accumulate)
     seconds, tokens_timed = 0.0, 0
     with Replicas(model, options) as replicas:
         while now.step < options.steps and not stop():
             started = time.perf_counter()
             numbered = list(islice(stream, options.accumulate))
-            parts = [batch for _, _, batch in numbered]
+            epoch, parts = numbered[-1][0], [batch for _, batch in numbered]
             tokens = sum(batch.tokens for batch in parts)
 
             loss = replicas.gradient(parts, tokens, now.step + 1)
@@ -128,10 +125,9 @@ def train(
             rate = learning_rate(now.step + 1, options)
             optimizer.update(rate)
 
-            now.epoch, now.batch, _ = numbered[-1]
             now.step, now.loss_sum, now.token_sum = now.step + 1, now.loss_sum + loss * tokens, now.token_sum + tokens
             seconds, tokens_timed = seconds + time.perf_counter() - started, tokens_timed + tokens
-            report(Progress(now.step, now.epoch, loss, rate, tokens))
+            report(Progress(now.step, epoch, loss, rate, tokens))
             if now.step % options.valid_every == 0 or now.step == options.steps:
                 mean = now.loss_sum / now.token_sum
                 now.loss_sum, now.token_sum = 0.0, 0
@@ -200,19 +196,13 @@ def learning_rate(step: int, options: TrainingOptions) -> float:
     return inverse_square_root(step, peak=options.learning_rate, warmup=options.warmup)
 
 
-def _endless_batches(
-    corpus: Corpus, options: TrainingOptions, first: int = 1, seen: int = 0
-) -> Iterator[tuple[int, int, Batch]]:
-    """Yield the batches of epoch `first` and all after it, each epoch shuffled anew; not the first `seen`.
-
-    Before each stands the number of its epoch, and its own within the epoch, from 1.
-    """
-    for epoch in itertools.count(first):
-        pairs = corpus.epoch(generator_for(options.seed, SUBWORDS, epoch))
-        plan = plan_batches(pairs, options.batch_tokens, generator_for(options.seed, ORDER, epoch))
-        for number, indices in enumerate(plan[seen:], start=seen + 1):
-            yield epoch, number, make_batch([pairs[i] for i in indices])
-        seen = 0
+def _endless_batches(corpus: Corpus, options: TrainingOptions, skip: int = 0) -> Iterator[tuple[int, Batch]]:
+    """Yield the batches of epoch 1, 2, ..., each shuffled anew, with the number of the epoch; not the first `skip`."""
+    for epoch in itertools.count(1):
+        plan = plan_batches(corpus.pairs, options.batch_tokens, generator_for(options.seed, ORDER, epoch))
+        for indices in plan[skip:]:
+            yield epoch, make_batch([corpus.pairs[i] for i in indices])
+        skip = max(0, skip - len(plan))
 
 
 def _require_finite(step: int, loss: float, norm: Any) -> None:
