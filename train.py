@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tinytransformer.backend import keep_freed_memory, require_device
-from tinytransformer.checkpoint import FILES, CheckpointError, require_writable, save_state
+from tinytransformer.checkpoint import FILES, CheckpointError, save_state
 from tinytransformer.command_line import errors_in_one_line, interruptible
 from tinytransformer.data import (
     Corpus,
@@ -40,6 +40,7 @@ from tinytransformer.training import (
 from tinytransformer.transformer import Transformer
 from tinytransformer.translation import Search, Translator
 from tinytransformer.validation import Validation, ValidationSet
+from tinytransformer.writing import require_writable
 
 TOY = Path(__file__).parent / "data" / "toy"
 TOY_FILES = {

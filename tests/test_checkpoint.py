@@ -12,6 +12,7 @@ import safetensors.numpy
 from tinytransformer.checkpoint import (
     CheckpointError,
     RunConfig,
+    append_metrics,
     load_model,
     load_state,
     load_weights,
@@ -225,3 +226,11 @@ def test_everything_but_metrics_is_written_atomically(run, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             write()
     assert {name: (directory / name).read_bytes() for name in before} == before
+
+
+def test_metrics_are_lines_of_json(tmp_path):
+    rows = [{"step": 1, "loss": 2.5}, {"step": 2, "note": "Größe\n"}, {"step": 3}]
+    for row in rows:
+        append_metrics(tmp_path, row)
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == rows

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tinytransformer.backend import DeviceError
-from tinytransformer.checkpoint import CheckpointError, write_atomically
+from tinytransformer.checkpoint import CheckpointError
 from tinytransformer.command_line import (
     HelpFormatter,
     above_zero,
@@ -24,6 +24,7 @@ from tinytransformer.command_line import (
 from tinytransformer.data import DataError
 from tinytransformer.tokenizer import VocabularyError
 from tinytransformer.training import TrainingError
+from tinytransformer.writing import WritingError, write_atomically
 
 ACCEPTED = [
     (count, {"1": 1, "42": 42, "007": 7, "2147483647": 2**31 - 1}),
@@ -93,6 +94,7 @@ ERRORS = {
     "data": (DataError("a.en: no"), "x.py: error: a.en: no"),
     "device": (DeviceError("no GPU"), "x.py: error: no GPU"),
     "training": (TrainingError("step 3: nan"), "x.py: error: step 3: nan"),
+    "writing": (WritingError("run: no"), "x.py: error: run: no"),
     "vocabulary": (VocabularyError("too small"), "x.py: error: too small"),
     "a file": (FileNotFoundError(2, "No such file", "a.en"), "x.py: error: a.en: No such file"),
     "standard output": (OSError(28, "No space left"), "x.py: error: standard output: No space left"),
@@ -102,10 +104,12 @@ ERRORS = {
 
 
 @pytest.mark.parametrize(("error", "code"), ERRORS.values(), ids=ERRORS)
-def test_an_error_that_can_be_mended_is_one_line(error, code):
+def test_an_error_that_can_be_mended_is_one_line(monkeypatch, tmp_path, error, code):
     """A text as exit code is written to standard error, and the status is 1."""
-    with pytest.raises(SystemExit) as caught, errors_in_one_line("x.py"):
-        raise error
+    with open(tmp_path / "output", "w", encoding="utf-8") as output:
+        monkeypatch.setattr(sys, "stdout", output)  # which is given up where it failed
+        with pytest.raises(SystemExit) as caught, errors_in_one_line("x.py"):
+            raise error
     assert caught.value.code == code
 
 

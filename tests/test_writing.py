@@ -1,12 +1,19 @@
 """Writing: where it can be done, whole or not at all, and a line at a time."""
 
-import json
+import errno
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 
-from tinytransformer.checkpoint import CheckpointError, append_metrics, require_writable, write_atomically
+from tinytransformer import writing
+from tinytransformer.writing import WritingError, append_line, only_writer, require_writable, write_atomically
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def test_a_directory_that_could_be_written_into_is_neither_refused_nor_made(tmp_path):
@@ -20,7 +27,7 @@ def test_a_directory_that_could_be_written_into_is_neither_refused_nor_made(tmp_
 def test_a_file_in_the_way_is_named(tmp_path, below):
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(CheckpointError, match=f"^{re.escape(str(file))} is not a directory$"):
+    with pytest.raises(WritingError, match=f"^{re.escape(str(file))} is not a directory$"):
         require_writable(file / below)
 
 
@@ -29,28 +36,41 @@ def test_a_directory_that_may_not_be_written_into_is_named(tmp_path, monkeypatch
     """The nearest one that there is, which is asked for the right to write."""
     asked = []
     monkeypatch.setattr(os, "access", lambda path, mode: asked.append((path, mode)))
-    with pytest.raises(CheckpointError, match=f"^{re.escape(str(tmp_path))} cannot be written into$"):
+    with pytest.raises(WritingError, match=f"^{re.escape(str(tmp_path))} cannot be written into$"):
         require_writable(tmp_path / below)
     assert [(str(path), mode) for path, mode in asked] == [(str(tmp_path), os.W_OK)]
 
 
-@pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch, function):
-    def fail(*_):
-        raise OSError(28, "No space left on device")
+def fail(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
+
+def cut(descriptor):
+    """Lose the end of a file, and say nothing."""
+    os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+
+
+FAULTS = {
+    "the disk is full": ("fsync", fail, "No space left on device"),
+    "it cannot be moved": ("replace", fail, "No space left on device"),
+    "the end is lost": ("fsync", cut, "only 2500 of 5000 bytes were written"),
+}
+
+
+@pytest.mark.parametrize(("function", "fault", "words"), FAULTS.values(), ids=FAULTS)
+def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch, function, fault, words):
+    """And nothing beside it: half a file would only take the room that is missing. The error names the file."""
     old, new = tmp_path / "old", tmp_path / "new"
     write_atomically(old, b"before")
     with monkeypatch.context() as patch:
-        patch.setattr(os, function, fail)
+        patch.setattr(os, function, fault)
         for path in (old, new):
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(OSError, match=words) as caught:
                 write_atomically(path, b"after" * 1000)
-    assert old.read_bytes() == b"before"
-    assert not new.exists()
+            assert caught.value.filename == str(path)
+    assert contents(tmp_path) == {"old": b"before"}
     write_atomically(old, b"after")
-    assert old.read_bytes() == b"after"
-    assert [path.name for path in tmp_path.glob("old*")] == ["old"]
+    assert contents(tmp_path) == {"old": b"after"}
 
 
 def test_content_is_on_disk_before_it_is_moved_and_the_move_after(tmp_path, monkeypatch):
@@ -74,9 +94,64 @@ def test_content_is_on_disk_before_it_is_moved_and_the_move_after(tmp_path, monk
     assert events == ["file of 5", "move", *["directory"] * (os.name == "posix")]
 
 
-def test_metrics_are_lines_of_json(tmp_path):
-    rows = [{"step": 1, "loss": 2.5}, {"step": 2, "note": "Größe\n"}, {"step": 3}]
-    for row in rows:
-        append_metrics(tmp_path, row)
-    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == rows
+def test_a_line_is_added_and_is_on_disk(tmp_path, monkeypatch):
+    """Line for line, whatever stands in it; on the disk before the function returns."""
+    path, sizes = tmp_path / "lines", []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
+    for line in ("one", "Größe \u2028", "three"):
+        append_line(path, line)
+    assert path.read_bytes() == "one\nGröße \u2028\nthree\n".encode()
+    assert sizes == [4, 16, 22]
+
+
+@pytest.mark.parametrize(("fault", "left"), [(fail, b"one\ntwo\n"), (cut, b"one\n")])
+def test_a_line_that_could_not_be_added_is_an_error(tmp_path, monkeypatch, fault, left):
+    path = tmp_path / "lines"
+    append_line(path, "one")
+    monkeypatch.setattr(os, "fsync", fault)
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - what it says is tested above
+        append_line(path, "two")
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == left
+
+
+HOLDER = """
+import pathlib, sys, time
+from tinytransformer.writing import only_writer
+with only_writer(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+locks = pytest.mark.skipif(writing.fcntl is None, reason="this system has no flock")
+
+
+@locks
+def test_a_directory_has_one_writer_and_is_free_when_that_is_killed(tmp_path):
+    """Nothing is left of the lock, and nothing of it ever stands in the directory."""
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        message = f"^{re.escape(str(tmp_path))}: another training is writing into it$"
+        with pytest.raises(WritingError, match=message), only_writer(tmp_path):
+            pytest.fail("two have it")
+        assert not list(tmp_path.iterdir())
+        holder.kill()
+    for _ in range(2):
+        with only_writer(tmp_path):
+            pass
+
+
+@locks
+def test_a_system_that_cannot_lock_is_no_obstacle(tmp_path, monkeypatch):
+    """A drive without locks, and Windows."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    entered = []
+    monkeypatch.setattr(writing.fcntl, "flock", refuse)
+    with only_writer(tmp_path):
+        entered.append("drive")
+    monkeypatch.setattr(writing, "fcntl", None)
+    with only_writer(tmp_path):
+        entered.append("Windows")
+    assert entered == ["drive", "Windows"]

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from tinytransformer.backend import array_module, to_host
 from tinytransformer.optim import Adam
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer, TransformerConfig
+from tinytransformer.writing import append_line, write_atomically
 
 # All that a run writes into its directory, as patterns.
 FILES = (
@@ -173,44 +172,6 @@ def load_state(directory: Path, optimizer: Adam) -> dict[str, float]:
     return counters
 
 
-def require_writable(directory: Path) -> None:
-    """Raise CheckpointError unless `directory` can be written into, or made; nothing is made yet."""
-    existing = directory
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise CheckpointError(f"{existing} is not a directory")
-    if not os.access(existing, os.W_OK):
-        raise CheckpointError(f"{existing} cannot be written into")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that `path` holds either what it held before or all of `content`, whenever the power fails."""
-    beside = path.with_name(path.name + ".tmp")
-    with _named_in_errors(beside), open(beside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    if os.name == "posix":  # elsewhere a directory cannot be opened, and moving is durable by itself
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def append_metrics(directory: Path, metrics: dict[str, Any]) -> None:
     """Add a line to metrics.jsonl."""
-    path = directory / "metrics.jsonl"
-    with _named_in_errors(path), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(metrics) + "\n")
-
-
-@contextmanager
-def _named_in_errors(path: Path) -> Iterator[None]:
-    """Let an error of the system name the file; that of a full disk does not by itself."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+    append_line(directory / "metrics.jsonl", json.dumps(metrics))

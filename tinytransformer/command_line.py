@@ -16,6 +16,7 @@ from tinytransformer.checkpoint import CheckpointError
 from tinytransformer.data import DataError
 from tinytransformer.tokenizer import VocabularyError
 from tinytransformer.training import TrainingError
+from tinytransformer.writing import WritingError
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -114,7 +115,7 @@ def errors_in_one_line(script: str) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except (CheckpointError, DataError, DeviceError, TrainingError, VocabularyError) as error:
+    except (CheckpointError, DataError, DeviceError, TrainingError, VocabularyError, WritingError) as error:
         sys.exit(f"{script}: error: {error}")
     except BrokenPipeError:
         _abandon_output()  # whoever read it has gone

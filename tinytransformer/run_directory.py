@@ -12,13 +12,13 @@ from tinytransformer.checkpoint import (
     load_config,
     load_state,
     save_config,
-    write_atomically,
 )
 from tinytransformer.optim import Adam
 from tinytransformer.options import TEXTS
 from tinytransformer.training import Standing
 from tinytransformer.translation import Translator
 from tinytransformer.validation import Validation
+from tinytransformer.writing import write_atomically
 
 NOT_RECORDED = {"out", "overwrite", "resume", "summary"}  # these are about one call of the script, not about the run
 

@@ -14,11 +14,11 @@ from tinytransformer.checkpoint import (
     average_weights,
     load_weights,
     save_weights,
-    write_atomically,
 )
 from tinytransformer.data import Corpus
 from tinytransformer.evaluation import evaluate_loss, evaluate_translation
 from tinytransformer.translation import Translator
+from tinytransformer.writing import write_atomically
 
 
 @dataclass(frozen=True)
