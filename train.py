@@ -111,6 +111,7 @@ def train_and_save(
     def save() -> None:
         counters = {**asdict(standing), "best": validation.best, "since": validation.since}
         save_state(options.out, optimizer, counters)
+        validation.settle()
 
     def validate(step: int, loss: float, speed: float) -> None:
         validation(step, loss, speed)

@@ -45,6 +45,7 @@ def measure(validation, steps):
         model.parameters.data[...] *= 1 + step / 10
         weights.append(model.parameters.data.copy())
         validation(step, 2.34567, 1000.4)
+        validation.settle()
     return weights
 
 
@@ -189,6 +190,36 @@ def test_a_metric_that_was_half_written_is_forgotten(begin, tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(whole + b'{"step": 4, "trai')
     validation.forget_after(2)
     assert (tmp_path / "metrics.jsonl").read_bytes() == whole
+
+
+def test_what_stood_before_is_kept_until_the_state_is_saved(begin, tmp_path):
+    """A kill between two files of one checkpoint finds the files of the checkpoint before it, all of them."""
+    validation = begin([BAD, FAIR, GOOD], average=2)
+    measure(validation, (2, 4))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    validation.translator.model.parameters.data[...] += 1
+    validation(6, 2.5, 1000.0)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after.keys() - before.keys() == {"best-00000006.safetensors", "step-00000006.safetensors"}
+    assert {name: after[name] for name in before.keys() - {"metrics.jsonl"}}.items() <= before.items()
+
+    validation.settle()
+    assert (tmp_path / "model.safetensors").read_bytes() == after["best-00000006.safetensors"]
+    assert snapshots(tmp_path) == ["step-00000004.safetensors", "step-00000006.safetensors"]
+    assert not list(tmp_path.glob("best-*"))
+
+    for name, content in after.items():  # killed before the state was saved
+        (tmp_path / name).write_bytes(content)
+    validation.forget_after(4)
+    validation.settle()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("line", [b"[4]", b"\xff\xfe", b'{"step": null}', b"\x00" * 30, b'{"step": 2'])
+def test_a_line_of_metrics_that_is_none_is_forgotten(begin, tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 2}\n')
+    begin().forget_after(3)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step": 1}\n{"step": 2}\n'
 
 
 @pytest.mark.parametrize(("patience", "last"), [(1, 6), (2, 8), (3, 10), (4, 20), (9, 20)])

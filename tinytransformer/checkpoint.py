@@ -6,6 +6,7 @@
     metrics.jsonl      what the training measured, a line of JSON each time
     state.safetensors  where the training stands: parameters, moments of the optimizer, counters
     step-N.safetensors the weights of the last validations, where their mean is wanted
+    best-N.safetensors the best weights, until the state that counts on them is saved; then they are model.safetensors
 
 A file is written beside its place and moved into it when it is whole, so a reader never meets half of one.
 """
@@ -37,6 +38,7 @@ FILES = (
     "metrics.jsonl",
     "state.safetensors",
     "step-[0-9]*.safetensors",
+    "best-[0-9]*.safetensors",
 )
 FORMAT = 1  # of config.json; a change that older versions cannot read raises it
 

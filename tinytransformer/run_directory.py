@@ -53,4 +53,5 @@ def resume(directory: Path, optimizer: Adam, validation: Validation) -> Standing
     except KeyError as error:
         raise CheckpointError(f"{directory / 'state.safetensors'}: the counter {error} is missing") from None
     validation.forget_after(standing.step)
+    validation.settle()
     return standing

@@ -18,7 +18,7 @@ from tinytransformer.checkpoint import (
 from tinytransformer.data import Corpus
 from tinytransformer.evaluation import evaluate_loss, evaluate_translation
 from tinytransformer.translation import Translator
-from tinytransformer.writing import write_atomically
+from tinytransformer.writing import move, write_atomically
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Validation:
 
     The best are those with the highest BLEU; without held-out pairs, the latest. If a mean is wanted, the weights of
     the last few validations are kept as well, and their mean takes the place of the best at the end.
+
+    What belongs to one checkpoint stands in several files, and the power may fail between any two. So a validation only
+    adds: new weights stand beside the old, named by their step, until a state has been saved that counts on them
+    (`settle`); and a run that goes on from an earlier state takes them back (`forget_after`).
 
     held_out: what to measure on, or None. average: how many to take the mean of, 1 for none.
     announce: is told each result in one line.
@@ -59,24 +63,29 @@ class Validation:
         self.since = 0
 
     def __call__(self, step: int, training_loss: float, tokens_per_second: float) -> None:
-        """Measure, and save the weights if they are the best so far."""
+        """Measure, and save the weights beside the old ones if they are the best so far, or a mean is wanted."""
         measured = {"training_loss": round(training_loss, 4), "tokens_per_second": round(tokens_per_second)}
         bleu = self._measure({"step": step, **measured})
         self.since = 0 if bleu > self.best else self.since + 1
         if bleu >= self.best:
             self.best = bleu
-            save_weights(self.directory / "model.safetensors", self.translator.model)
+            save_weights(self.directory / f"best-{step:08}.safetensors", self.translator.model)
         if self.average > 1:
             save_weights(self.directory / f"step-{step:08}.safetensors", self.translator.model)
-            for old in self._latest()[: -self.average]:
-                old.unlink()
+
+    def settle(self) -> None:
+        """Now that the state is on disk, let the new weights take the place of the old."""
+        for path in self._named_by_step("best"):
+            move(path, self.directory / "model.safetensors")
+        for old in self._named_by_step("step")[: -self.average]:
+            old.unlink()
 
     def finish(self) -> None:
         """Keep the mean of the last weights, if one is wanted, else the best; and load into the model what is kept.
 
         The best of many validations is so in part by luck, so that its BLEU says less than that of the mean.
         """
-        latest = self._latest()
+        latest = self._named_by_step("step")
         if len(latest) > 1:
             average_weights(latest, self.translator.model)
             self._measure({"mean_of": len(latest)})
@@ -86,15 +95,15 @@ class Validation:
 
     def forget_after(self, step: int) -> None:
         """Take back what was written after `step`, so that a run which goes on from there writes it again."""
-        for path in self._latest():
-            if int(path.stem.removeprefix("step-")) > step:
+        for path in [*self._named_by_step("best"), *self._named_by_step("step")]:
+            if int(path.stem.partition("-")[2]) > step:
                 path.unlink()
         path = self.directory / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        write_atomically(path, "".join(line for line in lines if _step_of(line) <= step).encode())
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        write_atomically(path, b"".join(line for line in lines if _step_of(line) <= step))
 
-    def _latest(self) -> list[Path]:
-        return sorted(self.directory.glob("step-*.safetensors"))
+    def _named_by_step(self, kind: str) -> list[Path]:
+        return sorted(self.directory.glob(f"{kind}-{'[0-9]' * 8}.safetensors"))
 
     def _measure(self, metrics: dict[str, Any]) -> float:
         """Write loss and BLEU of the model as it is beside `metrics`; return the BLEU, infinite if there is none."""
@@ -111,9 +120,9 @@ class Validation:
         return bleu
 
 
-def _step_of(line: str) -> float:
-    """Return the step of a line of metrics; of the mean at the end, or of half a line, infinity."""
+def _step_of(line: bytes) -> float:
+    """Return the step of a line of metrics; of the mean at the end, or of what is no whole line, infinity."""
     try:
-        return json.loads(line).get("step", math.inf)
-    except json.JSONDecodeError:
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
+    except (KeyError, TypeError, ValueError):
         return math.inf

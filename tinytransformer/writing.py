@@ -64,12 +64,24 @@ def write_atomically(path: Path, content: bytes) -> None:
             with open(beside, "wb") as file:
                 file.write(content)
                 _sync(file, len(content))
-            os.replace(beside, path)
+            move(beside, path)
         except OSError:
             with suppress(OSError):  # where the disk is full, half a file is in the way
                 beside.unlink()
             raise
-        _sync_directory(path.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Give a file another name within its directory, in place of what had that name; afterwards it is so on disk."""
+    with _named_in_errors(target):
+        os.replace(source, target)
+        if os.name != "posix":  # elsewhere a directory cannot be opened, and moving is durable by itself
+            return
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -88,17 +100,6 @@ def _sync(file: BinaryIO, size: int) -> None:
     written = os.fstat(file.fileno()).st_size
     if written != size:
         raise OSError(errno.EIO, f"only {written} of {size} bytes were written")
-
-
-def _sync_directory(directory: Path) -> None:
-    """Wait until the disk holds what was moved within `directory`."""
-    if os.name != "posix":  # elsewhere a directory cannot be opened, and moving is durable by itself
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
