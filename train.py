@@ -7,13 +7,12 @@ import argparse
 import math
 import shlex
 import sys
-from dataclasses import asdict
+from contextlib import nullcontext
 from pathlib import Path
 
 from tqdm import tqdm
 
 from tinytransformer.backend import keep_freed_memory, require_device
-from tinytransformer.checkpoint import FILES, CheckpointError, save_state
 from tinytransformer.command_line import errors_in_one_line, interruptible
 from tinytransformer.data import (
     Corpus,
@@ -27,12 +26,14 @@ from tinytransformer.data import (
 from tinytransformer.evaluation import evaluate_translation
 from tinytransformer.optim import Adam
 from tinytransformer.options import model_config, or_recipe, parse_arguments, training_options
-from tinytransformer.run_directory import options_of_run, prepare_directory, resume
+from tinytransformer.run_directory import Checkpoint, begin_run, options_of_run, require_no_run
+from tinytransformer.tape import NonFiniteError, debugging
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.training import (
     WEIGHTS,
     Progress,
     Standing,
+    TrainingError,
     TrainingOptions,
     generator_for,
     train,
@@ -40,7 +41,7 @@ from tinytransformer.training import (
 from tinytransformer.transformer import Transformer
 from tinytransformer.translation import Search, Translator
 from tinytransformer.validation import Validation, ValidationSet
-from tinytransformer.writing import require_writable
+from tinytransformer.writing import only_writer, require_writable
 
 TOY = Path(__file__).parent / "data" / "toy"
 TOY_FILES = {
@@ -60,10 +61,8 @@ def main() -> None:
         keep_freed_memory()
         if options.resume:
             options = options_of_run(options)
-        elif not options.overwrite and not options.summary and any(any(options.out.glob(pattern)) for pattern in FILES):
-            raise CheckpointError(
-                f"{options.out} already holds a run; --resume it, --overwrite it, or choose another --out"
-            )
+        elif not options.summary:
+            require_no_run(options)
         run(options)
 
 
@@ -87,52 +86,70 @@ def run(options: argparse.Namespace) -> None:
         return
     translator = Translator(model, tokenizer, corpus.length_ratio())
     validation = Validation(options.out, translator, held_out, say, average=options.average)
-    if not options.resume:
-        prepare_directory(options, translator, texts)
-    train_and_save(options, training_options(options, corpus), corpus, validation)
+    training = training_options(options, corpus)
+    checkpoint = Checkpoint(options.out, Adam(model.parameters, weight_decay=training.weight_decay), validation)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with only_writer(options.out):
+        if options.resume:
+            checkpoint.load()
+        else:
+            begin_run(options, translator, texts, checkpoint)
+        train_and_save(options, training, corpus, checkpoint)
     if test_text:
         report_results(options, translator, test_text)
 
 
 def train_and_save(
-    options: argparse.Namespace, training: TrainingOptions, corpus: Corpus, validation: Validation
+    options: argparse.Namespace, training: TrainingOptions, corpus: Corpus, checkpoint: Checkpoint
 ) -> None:
-    """Train, from the beginning or from where the run was left; leave the best weights in the model and on disk."""
+    """Train from where the checkpoint stands; leave the best weights in the model and on disk."""
+    validation, standing = checkpoint.validation, checkpoint.standing
     model = validation.translator.model
-    optimizer = Adam(model.parameters, weight_decay=training.weight_decay)
-    standing = resume(options.out, optimizer, validation) if options.resume else Standing()
+    announce(options, training, corpus, model)
+    to_go_on = f"python train.py --resume --out {shlex.quote(str(options.out))}"
+
+    def validate(step: int, loss: float, speed: float) -> None:
+        validation(step, loss, speed)
+        checkpoint.save()
+
+    def stop() -> bool:
+        checkpoint.save_if_due()
+        return interrupted() or validation.since >= (options.patience or math.inf)
+
+    with interruptible() as interrupted, progress_bar(training, standing) as bar:
+        try:
+            with debugging() if options.debug else nullcontext():
+                train(
+                    model,
+                    corpus,
+                    training,
+                    optimizer=checkpoint.optimizer,
+                    standing=standing,
+                    report=Meter(bar),
+                    validate=validate,
+                    stop=stop,
+                )
+        except TrainingError:
+            checkpoint.save()
+            if not options.debug:
+                say(f"saved as it was before that step; to see which operation fails: {to_go_on} --debug")
+            raise
+        except NonFiniteError as error:
+            raise TrainingError(f"step {standing.step + 1}: {error}") from None
+        if interrupted():
+            checkpoint.save()
+            say(f"interrupted after step {standing.step}; to go on: {to_go_on}")
+    validation.finish()
+
+
+def announce(options: argparse.Namespace, training: TrainingOptions, corpus: Corpus, model: Transformer) -> None:
+    """Say what is going to be trained."""
     plan = plan_batches(corpus.pairs, training.batch_tokens)
     say(
         f"preset {options.preset}: {model.parameters.data.size:,} parameters, {model.config.target_vocabulary} "
         f"subwords, {len(corpus.pairs):,} sentence pairs in {len(plan):,} batches with "
         f"{100 * padding_share(corpus.pairs, plan):.1f} % padding, {training.steps:,} steps, into {options.out}"
     )
-
-    def save() -> None:
-        counters = {**asdict(standing), "best": validation.best, "since": validation.since}
-        save_state(options.out, optimizer, counters)
-        validation.settle()
-
-    def validate(step: int, loss: float, speed: float) -> None:
-        validation(step, loss, speed)
-        save()
-
-    with interruptible() as interrupted, progress_bar(training, standing) as bar:
-        train(
-            model,
-            corpus,
-            training,
-            optimizer=optimizer,
-            standing=standing,
-            report=Meter(bar),
-            validate=validate,
-            stop=lambda: interrupted() or validation.since >= (options.patience or math.inf),
-        )
-        if interrupted():
-            save()
-            out = shlex.quote(str(options.out))
-            say(f"interrupted after step {standing.step}; to go on: python train.py --resume --out {out}")
-    validation.finish()
 
 
 def read_text(options: argparse.Namespace, split: str) -> tuple[list[str], list[str]] | None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from tinytransformer import validation
+from tinytransformer import run_directory, validation
 from tinytransformer.checkpoint import CheckpointError, load_state, save_state
 from tinytransformer.optim import Adam
 
@@ -119,9 +119,9 @@ class Script:
     def __init__(self, module, patch):
         """Put what grades and ends the script in the place of its parts."""
         self.module, self.patch = module, patch
-        self.save, self.meter = module.save_state, module.Meter.__call__
+        self.save, self.meter = run_directory.save_state, module.Meter.__call__
         patch.setattr(module, "keep_freed_memory", lambda: None)
-        patch.setattr(module, "save_state", self.save_state)
+        patch.setattr(run_directory, "save_state", self.save_state)
         patch.setattr(module.Meter, "__call__", lambda meter, progress: self.report(meter, progress))
         patch.setattr(validation, "evaluate_translation", lambda *_: (SimpleNamespace(bleu=self.grade), []))
         measure = validation.Validation._measure

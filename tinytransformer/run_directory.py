@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import time
+from dataclasses import asdict
 from pathlib import Path
 
+from tinytransformer.backend import array_module
 from tinytransformer.checkpoint import (
     FILES,
     CheckpointError,
@@ -12,24 +15,83 @@ from tinytransformer.checkpoint import (
     load_config,
     load_state,
     save_config,
+    save_state,
 )
 from tinytransformer.optim import Adam
 from tinytransformer.options import TEXTS
-from tinytransformer.training import Standing
+from tinytransformer.training import Standing, TrainingError
 from tinytransformer.translation import Translator
 from tinytransformer.validation import Validation
-from tinytransformer.writing import write_atomically
+from tinytransformer.writing import BESIDE, write_atomically
 
-NOT_RECORDED = {"out", "overwrite", "resume", "summary"}  # these are about one call of the script, not about the run
+# These are about one call of the script, not about the run.
+NOT_RECORDED = {"out", "overwrite", "resume", "summary", "debug"}
+SAVE_EVERY = 600  # seconds of training that a power cut may cost, at most
 
 
-def prepare_directory(options: argparse.Namespace, translator: Translator, texts: str) -> None:
-    """Make the directory of a new run and write what does not change while it is trained."""
-    options.out.mkdir(parents=True, exist_ok=True)
+class Checkpoint:
+    """All that a run needs to go on, in memory and on disk: saved as one, and loaded as one.
+
+    optimizer: with the parameters. validation: which keeps the best weights. standing: how far the run is.
+    """
+
+    def __init__(self, directory: Path, optimizer: Adam, validation: Validation):
+        self.directory = directory
+        self.optimizer = optimizer
+        self.validation = validation
+        self.standing = Standing()
+        self.saved = time.monotonic()
+
+    def save(self) -> None:
+        """Put everything on disk. Raises: TrainingError if a parameter is not finite; what was saved before stays."""
+        parameters = self.optimizer.parameters.data
+        if not array_module(parameters).isfinite(parameters).all():  # the moments are, as every gradient was
+            raise TrainingError(f"step {self.standing.step}: a parameter is not finite; the learning rate is too large")
+        best = {"best": self.validation.best, "since": self.validation.since}
+        save_state(self.directory, self.optimizer, {**asdict(self.standing), **best})
+        self.validation.settle()
+        self.saved = time.monotonic()
+
+    def save_if_due(self) -> None:
+        """Save if the last time is long ago."""
+        if time.monotonic() - self.saved >= SAVE_EVERY:
+            self.save()
+
+    def load(self) -> None:
+        """Set everything to where the run was last saved, and take back what it wrote after that."""
+        counters = load_state(self.directory, self.optimizer)
+        try:
+            self.validation.best, self.validation.since = counters["best"], int(counters["since"])
+            self.standing = Standing(int(counters["step"]), counters["loss_sum"], int(counters["token_sum"]))
+        except KeyError as error:
+            path = self.directory / "state.safetensors"
+            raise CheckpointError(f"{path}: the counter {error} is missing") from None
+        for pattern in FILES:
+            for half in self.directory.glob(pattern + BESIDE):
+                half.unlink()
+        self.validation.forget_after(self.standing.step)
+        self.validation.settle()
+
+
+def require_no_run(options: argparse.Namespace) -> None:
+    """Raise CheckpointError if `options.out` holds a run that nobody wants replaced."""
+    if not options.overwrite and any(any(options.out.glob(pattern)) for pattern in FILES):
+        raise CheckpointError(
+            f"{options.out} already holds a run; --resume it, --overwrite it, or choose another --out"
+        )
+
+
+def begin_run(options: argparse.Namespace, translator: Translator, texts: str, checkpoint: Checkpoint) -> None:
+    """Write what does not change while a new run is trained, and its state before the first step.
+
+    config.json goes first and comes last: where it stands, the run can be resumed.
+    """
+    require_no_run(options)
     for pattern in FILES:  # weights of an earlier run must not stand beside the vocabulary of this one
-        for path in options.out.glob(pattern):
+        for path in [*options.out.glob(pattern), *options.out.glob(pattern + BESIDE)]:
             path.unlink()
     write_atomically(options.out / "tokenizer.model", translator.tokenizer.model)
+    checkpoint.save()
     paths = {name: str(value.resolve()) for name, value in vars(options).items() if isinstance(value, Path)}
     record = {name: value for name, value in (vars(options) | paths).items() if name not in NOT_RECORDED}
     save_config(options.out, RunConfig(translator.model.config, translator.length_ratio, record | {"texts": texts}))
@@ -42,16 +104,3 @@ def options_of_run(options: argparse.Namespace) -> argparse.Namespace:
         raise CheckpointError(f"{options.out}: config.json does not hold the options of train.py")
     paths = {name: Path(record[name]) for name in TEXTS if record[name] is not None}
     return argparse.Namespace(**{**vars(options), **record, **paths})
-
-
-def resume(directory: Path, optimizer: Adam, validation: Validation) -> Standing:
-    """Set everything to where the run in `directory` was last saved."""
-    counters = load_state(directory, optimizer)
-    try:
-        validation.best, validation.since = counters["best"], int(counters["since"])
-        standing = Standing(int(counters["step"]), counters["loss_sum"], int(counters["token_sum"]))
-    except KeyError as error:
-        raise CheckpointError(f"{directory / 'state.safetensors'}: the counter {error} is missing") from None
-    validation.forget_after(standing.step)
-    validation.settle()
-    return standing

@@ -65,7 +65,7 @@ def write_atomically(path: Path, content: bytes) -> None:
                 file.write(content)
                 _sync(file, len(content))
             move(beside, path)
-        except OSError:
+        except BaseException:
             with suppress(OSError):  # where the disk is full, half a file is in the way
                 beside.unlink()
             raise
