@@ -12,6 +12,7 @@ this one: the modules are imported once.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -22,19 +23,16 @@ import time
 from collections import Counter
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
-
 from scripts import ROOT, load_script
 
 from tinytransformer import run_directory, writing
 from tinytransformer.transformer import PRESETS
 
 LINES = {"train": 60, "valid": 4, "test": 2}
-ARGUMENTS = (
-    "--source train.en --target train.de --valid-source valid.en --valid-target valid.de --test-source test.en "
-    "--test-target test.de --vocab-size 330 --batch-tokens 300 --steps 12 --valid-every 3 --average 2 --beam 1 "
-    "--dropout 0.1 --warmup 4"
-).split()
+TEXT = [f"--{split}{side}" for split in ("", "valid-", "test-") for side in ("source", "target")]
+FILES = [f"{split}.{language}" for split in LINES for language in ("en", "de")]
+OPTIONS = "--vocab-size 330 --batch-tokens 300 --steps 12 --valid-every 3 --average 2 --beam 1 --dropout 0.1 --warmup 4"
+ARGUMENTS = [*itertools.chain(*zip(TEXT, FILES, strict=True)), *OPTIONS.split()]
 # All that changes a directory goes through one of these.
 CALLS = {"half a file": (writing, "_sync"), "sync": (os, "fsync"), "move": (os, "replace"), "delete": (os, "unlink")}
 
@@ -152,10 +150,9 @@ def main() -> None:
     script = load_script("train.py")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        for split, count in LINES.items():
-            for language in ("en", "de"):
-                lines = (ROOT / "data" / "toy" / f"{split}.{language}").read_bytes().splitlines(keepends=True)
-                Path(f"{split}.{language}").write_bytes(b"".join(lines[:count]))
+        for name in FILES:
+            lines = (ROOT / "data" / "toy" / name).read_bytes().splitlines(keepends=True)
+            Path(name).write_bytes(b"".join(lines[: LINES[Path(name).stem]]))
         peaceful = Training(script.main, "peaceful", 0)
         started = time.monotonic()
         if peaceful.attempt():
