@@ -12,7 +12,7 @@ import pytest
 from tinytransformer.checkpoint import CheckpointError
 from tinytransformer.data import plan_batches
 from tinytransformer.options import RECIPES, model_config, parse_arguments, training_options
-from tinytransformer.run_directory import options_of_run, prepare_directory
+from tinytransformer.run_directory import begin_run, options_of_run
 from tinytransformer.transformer import PRESETS
 
 TEXT = ("--source", "a.en", "--target", "a.de")
@@ -104,8 +104,8 @@ def test_each_preset_has_a_directory_of_its_own(parse):
 
 
 @pytest.mark.parametrize("more", [("--seed", "2"), ("--preset", "tiny"), ("--overwrite",), TEXT, ("--dropout", "0")])
-def test_beside_resume_only_out_may_stand(parse, capsys, more):
-    assert parse("--resume", "--out", "here").resume
+def test_beside_resume_only_out_and_debug_may_stand(parse, capsys, more):
+    assert parse("--resume", "--out", "here", "--debug").resume
     with pytest.raises(SystemExit) as caught:
         parse("--resume", "--out", "here", *more)
     assert caught.value.code == 2
@@ -132,7 +132,8 @@ def record(tmp_path, make_model, tokenizer):
     def write(options):
         options.out = tmp_path / "run"
         translator = SimpleNamespace(model=model, tokenizer=tokenizer, length_ratio=1.5)
-        prepare_directory(options, translator, "fingerprint")
+        options.out.mkdir(exist_ok=True)
+        begin_run(options, translator, "fingerprint", SimpleNamespace(save=lambda: None))
 
     return write, options_of_run
 
@@ -151,7 +152,7 @@ def test_a_run_goes_on_with_the_options_it_began_with(parse, train_script, recor
     began = parse(*arguments, "--overwrite")
     write(began)
     recorded = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["training"]
-    assert recorded.keys() == vars(began).keys() - {"out", "resume", "overwrite", "summary"} | {"texts"}
+    assert recorded.keys() == vars(began).keys() - {"out", "resume", "overwrite", "summary", "debug"} | {"texts"}
     (tmp_path / "run").rename(tmp_path / "moved")
     resumed = read(parse("--resume", "--out", str(tmp_path / "moved")))
     now = {"out": tmp_path / "moved", "resume": True, "overwrite": False, "texts": "fingerprint"}
@@ -183,5 +184,7 @@ def test_a_new_run_leaves_nothing_of_the_old_one(parse, record, tmp_path):
     run.mkdir()
     for name in ("model.safetensors", "state.safetensors", "step-00000007.safetensors", "metrics.jsonl", "notes.txt"):
         (run / name).write_text("old", encoding="utf-8")
-    write(parse())
+    with pytest.raises(CheckpointError, match="already holds a run"):
+        write(parse())
+    write(parse("--overwrite"))
     assert sorted(path.name for path in run.iterdir()) == ["config.json", "notes.txt", "tokenizer.model"]

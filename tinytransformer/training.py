@@ -112,7 +112,8 @@ def train(
     now = standing or Standing()
     stream = _endless_batches(corpus, options, skip=now.step * options.accumulate)
     seconds, tokens_timed = 0.0, 0
-    with Replicas(model, options) as replicas:
+    # NumPy need not warn of what is not finite: the run ends there, and says so.
+    with np.errstate(all="ignore"), Replicas(model, options) as replicas:
         while now.step < options.steps and not stop():
             started = time.perf_counter()
             numbered = list(islice(stream, options.accumulate))
