@@ -57,7 +57,7 @@ class Disk:
 
 @pytest.fixture
 def run_script(train_script, folder, monkeypatch):
-    """Return a function that runs train.py here, calls `at_step(step)` after each step, and returns what it ends with."""
+    """Return a function that runs train.py, calls `at_step(step)` after each step, and returns what it ends with."""
     meter = train_script.Meter.__call__
     monkeypatch.chdir(folder)
     monkeypatch.setattr(train_script, "keep_freed_memory", lambda: None)
