@@ -7,6 +7,10 @@ import pytest
 import safetensors.numpy
 from test_resume import SMALL, TEXT, state_of
 
+from tinytransformer.optim import Adam
+from tinytransformer.run_directory import Checkpoint
+from tinytransformer.training import TrainingError
+
 STEPS = (*TEXT, *SMALL, "--steps", "6", "--valid-every", "1", "--warmup", "1", "--schedule", "cosine")
 
 
@@ -58,6 +62,15 @@ def test_a_parameter_that_is_not_finite_is_not_saved(call, folder, valid_every):
     assert not (folder / run / "model.safetensors").exists()
     status, output, errors = call("train.py", "--resume", "--out", run)
     assert (status, output, errors_of(errors)[-1]) == (1, [], words)
+
+
+def test_one_parameter_is_enough(make_model, tmp_path):
+    optimizer = Adam(make_model(12).parameters)
+    checkpoint = Checkpoint(tmp_path, optimizer, None)
+    optimizer.parameters.data[7] = np.nan
+    with pytest.raises(TrainingError, match="^step 0: a parameter is not finite"):
+        checkpoint.save()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_sound_run_ends_with_the_same_bytes_under_debug(call, folder):

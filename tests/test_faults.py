@@ -148,3 +148,10 @@ def test_a_second_run_into_one_directory_is_refused(run_script, whole, folder, a
     assert outcome(folder / "whole") == whole
     assert run_script(*arguments, "--out", "whole") == 0
     assert outcome(folder / "whole") == whole
+
+
+def test_half_a_file_is_cleared_away(run_script, whole, folder):
+    """What a killed run was writing, whether or not it will be written again."""
+    (folder / "whole" / "best-00000003.safetensors.tmp").write_bytes(b"half")
+    assert run_script("--resume", "--out", "whole") == 0
+    assert outcome(folder / "whole") == whole

@@ -193,6 +193,15 @@ def test_wherever_a_run_ends_it_goes_on_to_the_same_best_and_the_same_mean(scrip
         assert outcome(run) == (files, metrics), name
 
 
+@pytest.mark.parametrize(("seconds", "step"), [(0, 8), (3600, 0)])
+def test_a_power_cut_costs_no_more_than_a_while(script, tmp_path, monkeypatch, seconds, step):
+    """Between two validations the state is saved when the last time is long ago; before the first step always."""
+    monkeypatch.setattr(run_directory, "SAVE_EVERY", seconds)
+    arguments = (*TEXT, *SMALL, "--steps", "20", "--valid-every", "20", "--out", str(tmp_path))
+    assert script(*arguments, end=("power", 9)) == "power"
+    assert state_of(tmp_path)["step"] == step
+
+
 def test_what_is_said_can_be_given_to_a_shell(script, tmp_path, capsys):
     run = str(tmp_path / "a run's folder")
     assert script(*TEXT, *SMALL, *PATIENT, "--out", run, end=("Ctrl-C", 1)) == 130
