@@ -68,7 +68,7 @@ def test_one_parameter_is_enough(make_model, tmp_path):
     optimizer = Adam(make_model(12).parameters)
     checkpoint = Checkpoint(tmp_path, optimizer, None)
     optimizer.parameters.data[7] = np.nan
-    with pytest.raises(TrainingError, match="^step 0: a parameter is not finite"):
+    with pytest.raises(TrainingError, match=r"^step 0: a parameter is not finite"):
         checkpoint.save()
     assert not list(tmp_path.iterdir())
 

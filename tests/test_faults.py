@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import sys
+from functools import partial
 
 import pytest
 from test_resume import SMALL, TEXT, outcome, state_of
@@ -117,6 +118,21 @@ def test_a_fault_is_told_in_one_line_and_the_run_goes_on_from_before(
     assert not list(run.glob("*.tmp"))
     assert run_script("--resume", "--out", str(run)) == 0
     assert outcome(run) == whole
+
+
+def test_best_weights_that_a_state_counts_on_take_their_place_later(run_script, monkeypatch, tmp_path):
+    """After the last step, whose state is saved, they cannot be moved; no other validation will do it."""
+    single = OPTIONS[: OPTIONS.index("--average")]
+    for name, broken_at in (("run", 6), ("undisturbed", 0)):
+        with monkeypatch.context() as patch:
+            disk = Disk(patch, "no move", "model")
+            at_step = partial(lambda disk, last, step: setattr(disk, "broken", step == last), disk, broken_at)
+            code = run_script(*single, "--out", str(tmp_path / name), at_step=at_step)
+        assert bool(code) == bool(broken_at)
+    assert state_of(tmp_path / "run")["step"] == 6
+    assert list((tmp_path / "run").glob("best-*"))
+    assert run_script("--resume", "--out", str(tmp_path / "run")) == 0
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "undisturbed")
 
 
 def test_a_file_that_may_grow_no_further(run_script, whole, tmp_path):
