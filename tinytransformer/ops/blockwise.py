@@ -14,16 +14,16 @@ from tinytransformer.ops.dropout import dropout_mask
 from tinytransformer.ops.sums import sum_last, sum_of_products
 from tinytransformer.tensor import op
 
-BLOCK = 256  # queries, and keys, in a block: its scores fit into the fast memory of one core
-LONG = 256 * 256  # queries times keys from which on this costs no more time than `attention`; see docs/performance.md
+BLOCK = 256  # queries, and keys, in a block: what is computed from its scores stays in the cache of one core
+LONG = 512 * 512  # queries times keys, from which on it pays to go block by block: see docs/performance.md
 
 
 @op
 def blockwise_attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator=None, block=BLOCK):
     """Compute what `attention` computes, in memory that grows with T and not with T^2.
 
-    `attention` keeps P, T_query * T_key numbers for every head: 2 GB for 8 heads of 8,192 positions. This keeps no block
-    of P at all. Backward computes each once more, which costs one matrix product on top of six.
+    `attention` keeps P, T_query * T_key numbers for every head: 2 GB for 8 heads of 8,192 positions. This keeps nothing
+    of P. Backward computes each block of it once more, which costs one matrix product on top of six.
 
     Forward, for one head, in the letters of `attention`: Q is a block of queries, and K_1, V_1, K_2, V_2, ... are the
     blocks of keys and values. Softmax needs the largest score of a query, and a sum, over all keys, and a block shows
