@@ -56,7 +56,7 @@ CURRICULUM = {
     "cross_entropy": "p - q, with smoothing, padding and a count",
     "layer_norm": "mean and standard deviation move too: two terms easily lost",
     "attention": "all of the above at once",
-    "blockwise_attention": "the same without the large matrix: what to keep, and what to compute again",
+    "blockwise_attention": "the same in less memory: keep little, compute it again",
 }
 
 
