@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -21,7 +21,7 @@ from tinytransformer.module import FlatParameters
 from tinytransformer.tensor import Tensor
 
 WIDTH, HEADS = 512, 8
-LONG = {"plain": math.inf, "blockwise": 0}  # from how many pairs of query and key on the layer goes block by block
+LONG = {"plain": sys.maxsize, "blockwise": 0}  # from how many pairs of query and key on the layer goes block by block
 CONTENDERS = (*LONG, "pytorch")
 
 

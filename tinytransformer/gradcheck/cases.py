@@ -75,7 +75,7 @@ SENTENCES = (anywhere(2, 1, 3, 2),) * 3
 LOGITS = anywhere(4, 5)
 
 
-def attention_cases(**block: int) -> list[Case]:
+def attention_cases(**block: Any) -> list[Case]:
     """Cases of attention, and with the size of a block those of attention block by block."""
     return [
         Case("two heads", *QKV, **block),
