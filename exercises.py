@@ -56,6 +56,7 @@ CURRICULUM = {
     "cross_entropy": "p - q, with smoothing, padding and a count",
     "layer_norm": "mean and standard deviation move too: two terms easily lost",
     "attention": "all of the above at once",
+    "blockwise_attention": "the same in less memory: keep little, compute it again",
 }
 
 
@@ -145,10 +146,10 @@ def folded(heading: str, text: str) -> list[str]:
 
 def print_list() -> int:
     """Print the operations from the easiest to the hardest; what is solved is found out by grading it."""
-    print(f"{'gradient':<10}{'fault':<8}{'operation':<15}what it teaches")
+    print(f"{'gradient':<10}{'fault':<8}{'operation':<21}what it teaches")
     for name, lesson in CURRICULUM.items():
         gradient, fault = (state(path_of(name, find=find), name) for find in (False, True))
-        print(f"{gradient:<10}{fault:<8}{name:<15}{lesson}")
+        print(f"{gradient:<10}{fault:<8}{name:<21}{lesson}")
     return 0
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from tinytransformer import layers
 from tinytransformer.layers import (
     ACTIVATIONS,
     AttentionCache,
@@ -19,7 +20,7 @@ from tinytransformer.layers import (
     SinusoidalPositions,
     sinusoidal_table,
 )
-from tinytransformer.ops import dropout, gelu, relu
+from tinytransformer.ops import blockwise_attention, dropout, gelu, relu
 from tinytransformer.tape import no_grad
 from tinytransformer.tensor import Tensor
 
@@ -193,6 +194,17 @@ def test_weights_drop_only_with_a_generator():
 
 
 # --- Caches
+
+
+def test_long_sequences_are_attended_to_block_by_block(monkeypatch):
+    """From LONG pairs of a query and a key on; and nothing else changes."""
+    layer, x, used = randomised(MultiHeadAttention(D, H, 0.0, rng())), normal(2, 5, D), []
+    expected = layer(x, causal=True).data
+    monkeypatch.setattr(layers, "blockwise_attention", lambda *x, **o: used.append(1) or blockwise_attention(*x, **o))
+    for pairs, times in ((26, 0), (25, 1)):
+        monkeypatch.setattr(layers, "LONG", pairs)
+        np.testing.assert_allclose(layer(x, causal=True).data, expected, rtol=1e-12)
+        assert len(used) == times
 
 
 @pytest.mark.parametrize("steps", [[1] * 6, [4, 1, 1], [2, 3, 1], [6]], ids=str)

@@ -15,6 +15,7 @@ import numpy as np
 from tinytransformer.backend import Array, array_module
 from tinytransformer.module import Module, Parameter
 from tinytransformer.ops import attention, dropout, embedding, gelu, layer_norm, linear, relu, reshape, transpose
+from tinytransformer.ops.blockwise import LONG, blockwise_attention
 from tinytransformer.tensor import Tensor
 
 ACTIVATIONS = {"relu": relu, "gelu": gelu}
@@ -183,7 +184,8 @@ class MultiHeadAttention(Module):
             key, value = self._split(self.key(source)), self._split(self.value(source))
             if cache is not None:
                 key, value = cache.extend(key, value)
-        heads = attention(
+        attend = blockwise_attention if query.shape[2] * key.shape[2] >= LONG else attention
+        heads = attend(
             query, key, value, mask=mask, causal=causal, rate=self.rate, generator=generator
         )  # (B, H, T, D / H)
         return self.output(reshape(transpose(heads, axes=(0, 2, 1, 3)), shape=x.shape))

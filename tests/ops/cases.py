@@ -1,6 +1,7 @@
 """One table of calls, which the tests of values, compositions, parity and dtypes all run through."""
 
 import zlib
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,7 +78,7 @@ def _spread(x):
     return view
 
 
-def _attention_cases():
+def _attention_cases(op, **block):
     random = _random("masks")
     some = random.random((2, 1, 3, 4)) < 0.6
     some[..., 0] = True
@@ -88,22 +89,35 @@ def _attention_cases():
     short = np.array([[True] * 4, [True, True, False, False]])[:, None, None]
     shapes = (2, 2, 3, 5), (2, 2, 4, 5), (2, 2, 4, 3)
     square = (2, 2, 4, 5), (2, 2, 4, 5), (2, 2, 4, 5)
+    case = partial(_case, op, **block)
     return [
-        _case("attention", "everything seen", *shapes),
-        _case("attention", "a mask", *shapes, mask=some),
-        _case("attention", "all but one key hidden", *shapes, mask=one),
-        _case("attention", "a query that sees nothing", *shapes, mask=hidden),
-        _case("attention", "nothing seen", *shapes, mask=np.zeros((1, 1, 1, 1), dtype=bool)),
-        _case("attention", "padding of the keys", *shapes, mask=short),
-        _case("attention", "mask without batch", *shapes, mask=some[0, 0]),
-        _case("attention", "causal", *square, causal=True),
-        _case("attention", "causal, fewer queries than keys", *shapes, causal=True),
-        _case("attention", "causal, one query", (2, 2, 1, 5), (2, 2, 4, 5), (2, 2, 4, 3), causal=True),
-        _case("attention", "causal, more queries than keys", (1, 2, 4, 5), (1, 2, 2, 5), (1, 2, 2, 3), causal=True),
-        _case("attention", "causal and padding", *square, causal=True, mask=short),
-        _case("attention", "length 1", (2, 1, 1, 3), (2, 1, 1, 3), (2, 1, 1, 3)),
-        _case("attention", "dropout", *shapes, mask=hidden, rate=0.3, generator=SEED),
-        _case("attention", "a rate but no generator", *shapes, rate=0.3),
+        case("everything seen", *shapes),
+        case("a mask", *shapes, mask=some),
+        case("all but one key hidden", *shapes, mask=one),
+        case("a query that sees nothing", *shapes, mask=hidden),
+        case("nothing seen", *shapes, mask=np.zeros((1, 1, 1, 1), dtype=bool)),
+        case("padding of the keys", *shapes, mask=short),
+        case("mask without batch", *shapes, mask=some[0, 0]),
+        case("causal", *square, causal=True),
+        case("causal, fewer queries than keys", *shapes, causal=True),
+        case("causal, one query", (2, 2, 1, 5), (2, 2, 4, 5), (2, 2, 4, 3), causal=True),
+        case("causal, more queries than keys", (1, 2, 4, 5), (1, 2, 2, 5), (1, 2, 2, 3), causal=True),
+        case("causal and padding", *square, causal=True, mask=short),
+        case("length 1", (2, 1, 1, 3), (2, 1, 1, 3), (2, 1, 1, 3)),
+        case("dropout", *shapes, mask=hidden, rate=0.3, generator=SEED),
+        case("a rate but no generator", *shapes, rate=0.3),
+    ]
+
+
+def _blockwise_attention_cases():
+    """Blocks that divide the sentence, that do not, that are longer; and the size that nobody chose."""
+    op, long = "blockwise_attention", [(1, 2, 7, 3)] * 3
+    return [
+        *_attention_cases(op, block=2),
+        *[_case(op, f"causal, blocks of {block}", *long, causal=True, block=block) for block in (1, 3, 7, 9)],
+        _case(op, "causal, 3 queries, 7 keys", (1, 2, 3, 3), *long[:2], causal=True, block=2),
+        _case(op, "causal and dropout", *long, causal=True, rate=0.3, generator=SEED, block=3),
+        _case(op, "causal and dropout, one block", *long, causal=True, rate=0.3, generator=SEED),
     ]
 
 
@@ -201,8 +215,14 @@ CASES = [
     _case("embedding", "repeated", (5, 3), ids=np.array([[1, 4, 1], [0, 1, 4]])),
     _case("embedding", "one token", (5, 3), ids=np.array(2)),
     *[_case("embedding", f"{kind} ids", (5, 3), ids=np.array([4, 0], dtype=kind)) for kind in ("uint8", "uint64")],
-    *_attention_cases(),
+    *_attention_cases("attention"),
+    *_blockwise_attention_cases(),
     *_cross_entropy_cases(),
 ]
 CASES += [case._replace(strided=True) for op in OPS for case in cases_of(op)[:1]]
-CASES += [case._replace(strided=True) for case in cases_of("attention") if case.label in ("a mask", "dropout")]
+CASES += [
+    case._replace(strided=True)
+    for op in ("attention", "blockwise_attention")
+    for case in cases_of(op)
+    if case.label in ("a mask", "dropout")
+]

@@ -34,6 +34,8 @@ from tinytransformer.ops import (
 from tinytransformer.ops.dropout import dropout_mask
 from tinytransformer.tensor import Tensor
 
+from .nested import InBlocks
+
 
 def one_hot(ids, count):
     """Return float64 rows that are 1 at their id, else 0."""
@@ -148,6 +150,13 @@ def attention_from_parts(query, key, value, *, mask=None, causal=False, rate=0.0
     return dropout(weights, rate=rate, generator=generator) @ value
 
 
+def blockwise_attention_from_parts(query, key, value, *, causal=False, generator=None, block=256, **options):
+    """The same parts; only dropout draws block by block."""
+    if generator is not None:
+        generator = InBlocks(generator, (*query.shape[:3], key.shape[2]), causal, block)
+    return attention_from_parts(query, key, value, causal=causal, generator=generator, **options)
+
+
 def dropout_from_multiply(x, *, rate, generator=None):
     return x * 1.0 if generator is None or rate == 0 else x * dropout_mask(x.data, rate, generator)
 
@@ -195,6 +204,7 @@ def swap_from_getitem(x, *, axes):
 
 COMPOSITIONS = [
     ("attention", attention_from_parts),
+    ("blockwise_attention", blockwise_attention_from_parts),
     ("concatenate", concatenate_from_matmul),
     ("cross_entropy", cross_entropy_from_log_softmax),
     ("divide", lambda x, y: x * (y**-1 if isinstance(y, Tensor) else 1 / y)),

@@ -79,3 +79,30 @@ def reducing(function):
         return build(reduced, lambda index: function(groups[index]))
 
     return apply
+
+
+class InBlocks:
+    """A generator for an array (B, H, T_query, T_key) whose bytes are drawn block after block, as by the operation.
+
+    `bytes` returns them in the order of the array; 0 where none was drawn, since `causal` hides the whole block.
+    """
+
+    def __init__(self, generator, shape, causal, block):
+        self.generator, self.shape, self.causal, self.block = generator, shape, causal, block
+
+    def bytes(self, count):
+        drawn, (*_, queries, keys) = bytearray(count), self.shape
+        for head, i in product(range(count // (queries * keys)), range(0, queries, self.block)):
+            rows = range(i, min(i + self.block, queries))
+            seen = [j for j in range(keys) if not self.causal or keys - j >= queries - rows[-1]]
+            for j in seen[:: self.block]:
+                columns = len(seen[j : j + self.block])
+                for row, chunk in zip(rows, rows_of(self.generator.bytes(len(rows) * columns), columns), strict=True):
+                    start = (head * queries + row) * keys + j
+                    drawn[start : start + columns] = chunk
+        return bytes(drawn)
+
+
+def rows_of(sequence, width):
+    """Cut a sequence into pieces of equal width."""
+    return [sequence[start : start + width] for start in range(0, len(sequence), width)]

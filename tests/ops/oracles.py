@@ -8,6 +8,7 @@ from functools import partial
 from itertools import accumulate
 
 from .nested import (
+    InBlocks,
     at,
     broadcasting,
     build,
@@ -194,6 +195,14 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
     return [[[row(b, h, i) for i in range(queries)] for h in range(outer[1])] for b in range(outer[0])]
 
 
+def blockwise_attention(query, key, value, *, causal=False, generator=None, block=256, **options):
+    """The same; only dropout has another order."""
+    if generator is not None:
+        shape = (*shape_of(query)[:3], shape_of(key)[2])
+        generator = InBlocks(generator, shape, causal, block)
+    return attention(query, key, value, causal=causal, generator=generator, **options)
+
+
 def cross_entropy(logits, *, targets, padding=None, label_smoothing=0.0, count=None):
     """Szegedy et al. 2016, section 7: q = (1 - e) * one-hot + e / V, and the mean of -sum(q * ln p)."""
     losses = []
@@ -208,6 +217,7 @@ def cross_entropy(logits, *, targets, padding=None, label_smoothing=0.0, count=N
 ORACLES = {
     "add": broadcasting(lambda x, y: x + y),
     "attention": attention,
+    "blockwise_attention": blockwise_attention,
     "concatenate": concatenate,
     "cross_entropy": cross_entropy,
     "divide": broadcasting(lambda x, y: x / y),

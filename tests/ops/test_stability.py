@@ -29,6 +29,8 @@ STEEP = [  # a case, and how far float32 may be from float64
     *[(Case(op, "at +-1e4", (BENDS,), {}), 1e-6) for op in ("tanh", "sigmoid", "gelu", "relu")],
     (Case("attention", "scores at +-1e4", (QUERY, KEY, VALUE), {}), 1e-5),
     (Case("attention", "scores at +-1e4, causal", (QUERY, KEY, VALUE), {"causal": True}), 1e-5),
+    (Case("blockwise_attention", "scores at +-1e4", (QUERY, KEY, VALUE), {"block": 2}), 1e-5),
+    (Case("blockwise_attention", "at +-1e4, causal", (QUERY, KEY, VALUE), {"block": 2, "causal": True}), 1e-5),
     (Case("layer_norm", "mean 1e4", (POSITIONS + BIG, GAIN, BIAS), {}), 1e-3),  # the steps of float32 at 1e4
     (Case("layer_norm", "constant positions", (np.full((2, 256), BIG), GAIN, BIAS), {}), 1e-5),
     (Case("cross_entropy", "a certain token", (GAP,), {"targets": np.array([0])}), 1e-6),
@@ -71,21 +73,22 @@ def test_float32_stays_float32(case):
     assert {g.dtype for g in gradients if g is not None} == {np.dtype(np.float32)}
 
 
+@pytest.mark.parametrize(("op", "options"), [("attention", {}), ("blockwise_attention", {"block": 2})])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_queries_that_see_nothing_get_zeros(dtype):
+def test_queries_that_see_nothing_get_zeros(dtype, op, options):
     """Zeros come out, no gradient goes back through them, and the other queries notice nothing."""
     random = np.random.default_rng(3)
     q, k, v = (Tensor(random.normal(size=(2, 2, 3, 4)).astype(dtype), requires_grad=True) for _ in range(3))
     mask = np.ones((2, 1, 3, 3), dtype=bool)
     mask[1, 0, 1] = False
-    output = OPS["attention"](q, k, v, mask=mask)
+    output = OPS[op](q, k, v, mask=mask, **options)
     hidden_only = np.zeros(output.shape, dtype=dtype)
     hidden_only[1, :, 1] = 1
     with np.errstate(all="raise"):
         output.backward(hidden_only)
     assert not output.data[1, :, 1].any()
     assert not any(x.grad.any() for x in (q, k, v))
-    plain = OPS["attention"](q, k, v).data
+    plain = OPS[op](q, k, v, **options).data
     np.testing.assert_array_equal(output.data[mask[:, :, :, 0].repeat(2, 1)], plain[mask[:, :, :, 0].repeat(2, 1)])
 
 

@@ -61,7 +61,7 @@ def seed(text: str) -> int:
 def print_gradients(names: list[str], seed: int) -> int:
     """Check these operations, print the table, and return the exit code."""
     errors, bad = [], []
-    print(f"{'operation':<16}{'input':<12}{'cases':>5}{'worst relative error':>24}   verdict")
+    print(f"{'operation':<21}{'input':<12}{'cases':>5}{'worst relative error':>24}   verdict")
     for name in names:
         by_input: dict[str, list[Result]] = {}
         for case in CASES[name]:
@@ -69,7 +69,7 @@ def print_gradients(names: list[str], seed: int) -> int:
                 by_input.setdefault(result.input, []).append(result)
         for input_name, results in by_input.items():
             verdict, error = summary(results)
-            print(f"{name:<16}{input_name:<12}{len(results):>5}{error:>24.1e}   {verdict}")
+            print(f"{name:<21}{input_name:<12}{len(results):>5}{error:>24.1e}   {verdict}")
             errors.append(0.0 if verdict == ZERO else error)
             bad += [result for result in results if result.verdict in (FAIL, INCONCLUSIVE)]
     for result in bad:
@@ -88,13 +88,13 @@ def summary(results: list[Result]) -> tuple[str, float]:
 def print_breakages(names: list[str], seed: int) -> int:
     """Break these operations on purpose, print what was noticed, and return the exit code."""
     totals, notes, missed = np.zeros(3, dtype=int), [], []
-    print(f"{'operation':<16}{'planted':>8}{'caught':>8}{'exempt':>8}")
+    print(f"{'operation':<21}{'planted':>8}{'caught':>8}{'exempt':>8}")
     for name in names:
         breakages = list(breakages_of(OPS[name]))
         exempt = [breakage for breakage in breakages if breakage.exemption]
         uncaught = [breakage for breakage in breakages if not breakage.exemption and not caught(breakage, seed)]
         counts = len(breakages), len(breakages) - len(exempt) - len(uncaught), len(exempt)
-        print(f"{name:<16}{counts[0]:>8}{counts[1]:>8}{counts[2]:>8}")
+        print(f"{name:<21}{counts[0]:>8}{counts[1]:>8}{counts[2]:>8}")
         totals += counts
         notes += [f"exempt: {name}, {breakage.label}: {breakage.exemption}" for breakage in exempt]
         missed += [f"UNCAUGHT: {name}, {breakage.label}" for breakage in uncaught]

@@ -149,6 +149,14 @@ def attention_backward(call: Pass, *, sum_term: float = 1) -> Gradients:
     return scale * dscores @ key, scale * dscores.swapaxes(-1, -2) @ query, call.right[2]
 
 
+def later_queries_overwrite(call: Pass) -> Gradients:
+    """Put what each block of queries gives to dK and dV where it has to be added: only the last one stays."""
+    last = call.dy.copy()
+    block = call.options["block"]
+    last[:, :, : (last.shape[2] - 1) // block * block] = 0  # all but the last block of queries
+    return call.right[0], *call.plain(*call.inputs, **call.options)[1](last)[1:]
+
+
 def unscaled(dx: Array) -> Array:
     """Take back the factor 1 / sqrt(d) of attention."""
     return dx * math.sqrt(dx.shape[-1])
@@ -188,6 +196,14 @@ def not_transposed(call: Pass) -> Gradients:
     return (call.dy @ y, x @ call.dy) if square else call.right
 
 
+ATTENTION: dict[str, Spoil] = {
+    "scale left out of dQ": lambda call: at(call, 0, unscaled),
+    "dK from the unscaled query": lambda call: at(call, 1, unscaled),
+    "sum left out of dS": lambda call: attention_backward(call, sum_term=0),
+    "dropout forgotten in dP": lambda call: (*call.gradients(generator=None)[:2], call.right[2]),
+    "dropout forgotten in dV": lambda call: (*call.right[:2], call.gradients(generator=None)[2]),
+}
+
 BY_HAND: dict[str, dict[str, Spoil]] = {
     "relu": {"slope 1 at 0": lambda call: (call.dy * (call.inputs[0] >= 0),)},
     "gelu": {"slope inside the tanh left out": lambda call: gelu_backward(call, du=False)},
@@ -210,13 +226,8 @@ BY_HAND: dict[str, dict[str, Spoil]] = {
         "mask forgotten": lambda call: (call.dy,),
         "kept elements not scaled": lambda call: (call.dy * (call.right[0] != 0),),
     },
-    "attention": {
-        "scale left out of dQ": lambda call: at(call, 0, unscaled),
-        "dK from the unscaled query": lambda call: at(call, 1, unscaled),
-        "sum left out of dS": lambda call: attention_backward(call, sum_term=0),
-        "dropout forgotten in dP": lambda call: (*call.gradients(generator=None)[:2], call.right[2]),
-        "dropout forgotten in dV": lambda call: (*call.right[:2], call.gradients(generator=None)[2]),
-    },
+    "attention": ATTENTION,
+    "blockwise_attention": {**ATTENTION, "later queries overwrite": later_queries_overwrite},
     "cross_entropy": {
         "smoothing left out": lambda call: call.gradients(label_smoothing=0.0),
         "not divided by the count": lambda call: call.gradients(count=1),

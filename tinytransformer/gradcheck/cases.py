@@ -74,30 +74,34 @@ QKV = (anywhere(1, 2, 3, 2), anywhere(1, 2, 4, 2), anywhere(1, 2, 4, 3))  # (B, 
 SENTENCES = (anywhere(2, 1, 3, 2),) * 3
 LOGITS = anywhere(4, 5)
 
-ATTENTION = [
-    Case("two heads", *QKV),
-    Case("views of heads", *[transposed(anywhere(1, 3, 2, 2), 1, 2)] * 3),
-    Case("one query, one key", *[anywhere(2, 1, 1, 4)] * 3, zero=("query", "key")),
-    Case("with itself", anywhere(1, 2, 3, 4), call=lambda op, query: op(query, query, query)),
-    Case("causal", *SENTENCES, causal=True),
-    Case("causal, fewer queries", *QKV, causal=True),
-    Case("causal, more queries", anywhere(1, 1, 5, 4), *[anywhere(1, 1, 4, 4)] * 2, causal=True),
-    Case("padded", *SENTENCES, mask=PADDED),
-    Case("padded, causal", *SENTENCES, mask=PADDED, causal=True),
-    Case("one key for each query", *QKV, mask=ONE_KEY_EACH, zero=("query", "key")),
-    Case("one blind query", *QKV, mask=ONE_BLIND_QUERY),
-    Case("all queries blind", *QKV, mask=ALL_BLIND, zero=("query", "key", "value")),
-    Case("dropout", *QKV, rate=0.4, generator=dice),
-    Case("dropout, causal", *SENTENCES, causal=True, rate=0.4, generator=dice),
-    Case("dropout, no generator", *QKV, rate=0.4),
-    Case("dropout, rate 0", *QKV, rate=0.0, generator=dice),
-    Case(  # a bias on the keys shifts all scores of a query alike, which softmax does not see
-        "keys with a bias",
-        *(*QKV, anywhere(2)),
-        call=lambda op, query, key, value, key_bias: op(query, add(key, key_bias), value),
-        zero=("key_bias",),
-    ),
-]
+
+def attention_cases(**block: Any) -> list[Case]:
+    """Cases of attention, and with the size of a block those of attention block by block."""
+    return [
+        Case("two heads", *QKV, **block),
+        Case("views of heads", *[transposed(anywhere(1, 3, 2, 2), 1, 2)] * 3, **block),
+        Case("one query, one key", *[anywhere(2, 1, 1, 4)] * 3, zero=("query", "key"), **block),
+        Case("with itself", anywhere(1, 2, 3, 4), call=lambda op, query: op(query, query, query, **block)),
+        Case("causal", *SENTENCES, causal=True, **block),
+        Case("causal, fewer queries", *QKV, causal=True, **block),
+        Case("causal, more queries", anywhere(1, 1, 5, 4), *[anywhere(1, 1, 4, 4)] * 2, causal=True, **block),
+        Case("padded", *SENTENCES, mask=PADDED, **block),
+        Case("padded, causal", *SENTENCES, mask=PADDED, causal=True, **block),
+        Case("one key for each query", *QKV, mask=ONE_KEY_EACH, zero=("query", "key"), **block),
+        Case("one blind query", *QKV, mask=ONE_BLIND_QUERY, **block),
+        Case("all queries blind", *QKV, mask=ALL_BLIND, zero=("query", "key", "value"), **block),
+        Case("dropout", *QKV, rate=0.4, generator=dice, **block),
+        Case("dropout, causal", *SENTENCES, causal=True, rate=0.4, generator=dice, **block),
+        Case("dropout, no generator", *QKV, rate=0.4, **block),
+        Case("dropout, rate 0", *QKV, rate=0.0, generator=dice, **block),
+        Case(  # a bias on the keys shifts all scores of a query alike, which softmax does not see
+            "keys with a bias",
+            *(*QKV, anywhere(2)),
+            call=lambda op, query, key, value, key_bias: op(query, add(key, key_bias), value, **block),
+            zero=("key_bias",),
+        ),
+    ]
+
 
 CASES: dict[str, list[Case]] = {
     **dict.fromkeys(("add", "multiply"), two_inputs(anywhere)),
@@ -170,7 +174,12 @@ CASES: dict[str, list[Case]] = {
         Case("no generator", anywhere(3, 4), rate=0.5),
         Case("rate 0", anywhere(3, 4), rate=0.0, generator=dice),
     ],
-    "attention": ATTENTION,
+    "attention": attention_cases(),
+    "blockwise_attention": [
+        *attention_cases(block=2),  # which divides neither 3 queries nor 5
+        Case("blocks of one, causal", *QKV, causal=True, block=1),
+        Case("one block", *QKV, block=4),
+    ],
     "cross_entropy": [
         Case("many tokens", LOGITS, targets=TARGETS),
         Case("one token", anywhere(5), targets=np.array(3)),

@@ -1,7 +1,7 @@
 """Every operation of the Transformer, forward and gradient.
 
 Read them in this order, from one line of mathematics to a page: arithmetic, activation, reduction, shape (with sums),
-matmul, softmax, normalisation, dropout, embedding, attention, loss.
+matmul, softmax, normalisation, dropout, embedding, attention, loss, blockwise.
 
 An operation takes arrays and returns two things: its result, and a function `backward` that turns the gradient of the
 result into the gradients of the inputs. Let L be the number that the whole computation ends in, the loss. A gradient
@@ -34,6 +34,7 @@ from tinytransformer.ops.arithmetic import (
     subtract,
 )
 from tinytransformer.ops.attention import attention
+from tinytransformer.ops.blockwise import blockwise_attention
 from tinytransformer.ops.dropout import dropout
 from tinytransformer.ops.embedding import embedding
 from tinytransformer.ops.loss import cross_entropy
@@ -46,6 +47,7 @@ from tinytransformer.ops.softmax import log_softmax, softmax
 __all__ = [
     "add",
     "attention",
+    "blockwise_attention",
     "concatenate",
     "cross_entropy",
     "divide",

@@ -50,7 +50,7 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
     unless 0 <= rate < 1.
     Source: Vaswani et al. 2017, arXiv:1706.03762, equation 1; dropout as in the authors' tensor2tensor.
     """
-    _require_attention_shapes(query, key, value, mask)
+    require_attention_shapes("attention", query, key, value, mask)
     require_rate("attention", rate)
     xp = array_module(query)
     scale = 1 / math.sqrt(query.shape[-1])
@@ -88,20 +88,21 @@ def _visible(xp: Any, shape: tuple[int, ...], mask: Array | None, causal: bool) 
     return past if mask is None else past & mask
 
 
-def _require_attention_shapes(query: Array, key: Array, value: Array, mask: Array | None) -> None:
+def require_attention_shapes(name: str, query: Array, key: Array, value: Array, mask: Array | None) -> None:
+    """Raise ShapeError or TypeError, with the operation's name, unless these are arrays that attention takes."""
     require(
         query.ndim == key.ndim == value.ndim == 4
         and query.shape[:2] == key.shape[:2] == value.shape[:2]
         and query.shape[-1] == key.shape[-1]
         and key.shape[2] == value.shape[2],
-        "attention",
+        name,
         f"query {query.shape}, key {key.shape} and value {value.shape} do not fit as "
         "(B, H, T_query, d), (B, H, T_key, d) and (B, H, T_key, d_value)",
     )
     if mask is None:
         return
     if mask.dtype != bool:
-        raise TypeError(f"attention: mask must be boolean, True where a key may be seen, got {mask.dtype}")
+        raise TypeError(f"{name}: mask must be boolean, True where a key may be seen, got {mask.dtype}")
     full = (*query.shape[:3], key.shape[2])
     if mask.ndim > 4 or any(m not in (1, f) for m, f in zip(mask.shape[::-1], full[::-1], strict=False)):
-        raise ShapeError(f"attention: mask of shape {mask.shape} does not broadcast to {full}")
+        raise ShapeError(f"{name}: mask of shape {mask.shape} does not broadcast to {full}")
