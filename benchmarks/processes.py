@@ -1,0 +1,108 @@
+"""A measurement in a process of its own, so that none inherits the memory, the threads or the caches of another.
+
+A contender is measured by `python -m MODULE ARGUMENTS`, which prints one line of JSON. All contenders are measured
+once, then all once more, and so on: what slows the machine down for a while slows all of them alike, and ratios are
+taken within a turn.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).parent.parent
+
+
+class MeasurementError(RuntimeError):
+    """A measurement that failed; the message is the last line of what it wrote to standard error."""
+
+
+def measure(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run `python -m module arguments` with these environment variables on top; return the JSON that it printed.
+
+    Raises: MeasurementError if it fails.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **(environment or {})},
+        cwd=ROOT,
+    )
+    if done.returncode:
+        raise MeasurementError((done.stderr.strip().split("\n")[-1] or f"exit status {done.returncode}").strip())
+    return json.loads(done.stdout.strip().split("\n")[-1])
+
+
+def in_turns(
+    contenders: Mapping[str, Callable[[], dict[str, Any]]], turns: int, label: str = ""
+) -> dict[str, list[dict[str, Any]]]:
+    """Measure all contenders in every turn.
+
+    One that fails is left out from then on, with a note on standard error.
+    Raises: MeasurementError if the first fails, with which the others are compared.
+    """
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
+    with tqdm(total=turns * len(contenders), desc=label, unit="measurement", file=sys.stderr) as bar:
+        for _ in range(turns):
+            for name in list(results):
+                bar.set_postfix_str(name)
+                try:
+                    results[name].append(contenders[name]())
+                except MeasurementError as error:
+                    if name == next(iter(contenders)):
+                        raise
+                    tqdm.write(f"note: left out {name}: {error}", file=sys.stderr)
+                    del results[name]
+                bar.update()
+    return results
+
+
+def ratios(theirs: Sequence[float], ours: Sequence[float]) -> str:
+    """Return their times over ours, turn by turn: the median, and in brackets the lowest and the highest."""
+    each = [their / our for their, our in zip(theirs, ours, strict=True)]
+    return f"{median(each):.2f} ({min(each):.2f} - {max(each):.2f})"
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has held so far, its libraries included."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def machine(*libraries: str) -> str:
+    """Return a line on what was measured: the processor, and the versions of those libraries that are there."""
+    found = [f"{name} {version(name)}" for name in ("numpy", *libraries) if importlib.util.find_spec(name)]
+    return f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}, {', '.join(found)}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").split("\n")
+    except OSError:  # a system other than Linux
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def require_torch(script: str) -> None:
+    """Exit with status 1 and one line if there is no PyTorch to compare with."""
+    if importlib.util.find_spec("torch") is None:
+        sys.exit(f"{script}: error: PyTorch is not installed; run: pip install -e '.[parity]'")
