@@ -39,7 +39,9 @@ def main() -> None:
         if importlib.util.find_spec("ctranslate2") is None:
             print("note: left out CTranslate2, which is not installed (pip install ctranslate2)", file=sys.stderr)
             del contenders["CTranslate2, float32"]
-        print(f"{machine('torch', 'ctranslate2')}; {len(lines)} sentences, medians of {options.turns} turns", flush=True)
+        print(
+            f"{machine('torch', 'ctranslate2')}; {len(lines)} sentences, medians of {options.turns} turns", flush=True
+        )
         try:
             rows = [row for beam in (1, options.beam) for row in rows_of(beam, contenders, options, len(lines))]
         except MeasurementError as error:

@@ -1,4 +1,4 @@
-"""The matrix products of a training step and nothing else: the floor that no implementation over the same BLAS gets under.
+"""The matrix products of a training step and nothing else: a floor for all that compute with the same BLAS.
 
 A product y = x @ w in the forward pass brings two in the backward pass, dx = dy @ w^T and dw = x^T @ dy. Norms,
 softmax, dropout, residuals, the optimizer and all else are left out.
@@ -52,24 +52,24 @@ class Products:
 
     def __init__(self, size: Size, batch: int):
         generator = np.random.default_rng(1)
-        self.prepared = [(product.count, *self._arrays(product, generator)) for product in products(size, batch)]
-
-    @staticmethod
-    def _arrays(product: Product, generator: np.random.Generator) -> Iterator[np.ndarray]:
-        """Yield x, w, y, dx and dw."""
-        stack = () if product.stack == 1 else (product.stack,)
-        left, right = (*stack, product.rows, product.inner), (*stack, product.inner, product.columns)
-        yield generator.random(left, dtype=np.float32)
-        yield generator.random(right, dtype=np.float32)
-        for shape in ((*stack, product.rows, product.columns), left, right):
-            yield np.empty(shape, np.float32)
+        self.prepared = [(product.count, list(_arrays(product, generator))) for product in products(size, batch)]
 
     def __call__(self) -> None:
-        for count, x, w, y, dx, dw in self.prepared:
+        for count, (x, w, y, dx, dw) in self.prepared:
             for _ in range(count):
                 np.matmul(x, w, out=y)
                 np.matmul(y, w.swapaxes(-1, -2), out=dx)
                 np.matmul(x.swapaxes(-1, -2), y, out=dw)
+
+
+def _arrays(product: Product, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield x, w, y, dx and dw."""
+    stack = () if product.stack == 1 else (product.stack,)
+    left, right = (*stack, product.rows, product.inner), (*stack, product.inner, product.columns)
+    yield generator.random(left, dtype=np.float32)
+    yield generator.random(right, dtype=np.float32)
+    for shape in ((*stack, product.rows, product.columns), left, right):
+        yield np.empty(shape, np.float32)
 
 
 def measure_floor(size: Size, clocks: tuple[Clock, Clock]) -> float:

@@ -1,4 +1,4 @@
-"""Decoding in PyTorch with a cache of keys and values, as its users write it: in batches, which finished sentences leave.
+"""Decoding in PyTorch with a cache of keys and values, as its users write it, in batches.
 
 The search follows the rules of `tinytransformer.decoding`, so both should find the same translations.
 """
@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.exporting import require_exportable
 from tinytransformer.data import pad
@@ -80,7 +80,9 @@ class Model:
             block = f"decoder.blocks.{i}."
             query, key, value = self._project(self._norm(x, f"{block}self_attention_norm"), f"{block}self_attention")
             x = x + self._attend(query, *cache.extend(key, value), None, f"{block}self_attention")
-            query = self._heads(self._linear(self._norm(x, f"{block}cross_attention_norm"), f"{block}cross_attention.query"))
+            query = self._heads(
+                self._linear(self._norm(x, f"{block}cross_attention_norm"), f"{block}cross_attention.query")
+            )
             x = x + self._attend(query, *cache.memory, mask, f"{block}cross_attention")
             x = x + self._feed_forward(x, block)
         return F.log_softmax(F.linear(self._norm(x, "decoder.norm")[:, 0], self.table), dim=-1)

@@ -7,7 +7,7 @@ import math
 import warnings
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from benchmarks.clock import Clock
 from benchmarks.sizes import BETAS, CLIP, DROPOUT, EPS, LABEL_SMOOTHING, LEARNING_RATE, Size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 
 from benchmarks.clock import Clock
 from benchmarks.floor import measure_floor, products
@@ -33,14 +34,11 @@ def ours(size: Size, clock: Clock) -> None:
     train(model, size.corpus(), options, report=clock, stop=clock.enough)
 
 
-def measure_training(contender: str, size: Size, **enough: float) -> dict[str, float]:
-    """Return the seconds of a step; its peak memory, and what the libraries alone take; of the floor its FLOP/s.
-
-    enough: when to stop; see `Clock`.
-    """
-    clock = Clock(**enough)  # type: ignore[arg-type]
+def measure_training(contender: str, size: Size, new_clock: Callable[[], Clock] = Clock) -> dict[str, float]:
+    """Return the seconds of a step; its peak memory, and what the libraries alone take; of the floor its FLOP/s."""
+    clock = new_clock()
     if contender == "floor":
-        seconds = measure_floor(size, (clock, Clock(**enough)))  # type: ignore[arg-type]
+        seconds = measure_floor(size, (clock, new_clock()))
         operations = sum(product.operations() for product in products(size, size.batch))
         return {"seconds": seconds, "operations_per_second": operations / seconds}
     if contender == "ours":

@@ -68,7 +68,9 @@ class Nothing:
 def prepare(contender: str, translator: Translator, beam: int) -> Callable[[list[str]], list[str]]:
     """Return the function that translates lines."""
     if contender == "pytorch":
-        from benchmarks.pytorch_decoding import Decoder as PyTorchDecoder  # here, so that the others run without PyTorch in memory
+        from benchmarks.pytorch_decoding import (
+            Decoder as PyTorchDecoder,
+        )  # here, so that the others run without PyTorch in memory
 
         pytorch = PyTorchDecoder(translator)
         return lambda lines: with_ids(translator, lines, lambda sources: pytorch.translate(sources, beam))
