@@ -74,11 +74,12 @@ def test_what_is_paused_counts_neither_as_calls_nor_as_time(clock):
         before = dict(profile.totals())
         with profile.paused():
             a_step()
+            for _ in range(7):
+                profiling.time.perf_counter()
         assert timing.get() is not None
     assert profile.totals() == before
     assert timing.get() is None
-    readings = 2 * 4 + 2 + 2  # of two operations in both directions, of the pause, of the profile itself
-    assert profile.seconds == (readings - 1) - 1  # the pause took one second
+    assert profile.seconds == 2 * 4 + 2  # as many as readings in the step, and on either side of the pause
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3])
@@ -134,6 +135,22 @@ def test_the_table_adds_up(make_model, corpus):
     assert min(shares.values()) >= 0
 
 
+def test_shares_are_of_the_time_of_all_threads():
+    """Ten seconds of two threads: eight each in the gradient, and one for Adam, for which the other thread waits."""
+    profile = Profile(2)
+    profile.seconds = 10.0
+    gradient = {"linear": profiling.Total(3, 2.0, 3.0), AROUND_OPERATIONS: profiling.Total(1, 8.0)}
+    profile.records = {1: gradient, 2: gradient, 3: {"Adam": profiling.Total(1, 1.0)}}
+    assert [line.split() for line in profile.table().splitlines()[1:]] == [
+        ["linear", "4.000", "6.000", "6", "50.0", "%"],
+        ["all", "operations", "4.000", "6.000", "6", "50.0", "%"],
+        ["layers", "and", "tape", "6.000", "2", "30.0", "%"],
+        ["Adam", "1.000", "1", "5.0", "%"],
+        ["waiting,", "and", "the", "rest", "3.000", "15.0", "%"],
+        ["all", "20.000", "100.0", "%"],
+    ]
+
+
 def test_a_line_leaves_empty_what_is_zero():
     assert profiling.Total(1200, 1.5, 0.5).line("linear", 8.0).split() == [
         "linear",
@@ -148,15 +165,17 @@ def test_a_line_leaves_empty_what_is_zero():
 
 def test_train_prints_the_profile_above_its_results(call, folder):
     """To standard output, in front of the scores; --resume takes it, and a run does not remember it."""
-    text = "--source train.en --target train.de --valid-source valid.en --valid-target valid.de --out profiled".split()
-    quick = "--vocab-size 400 --steps 2 --batch-tokens 400 --valid-every 1".split()
-    status, output, errors = call("train.py", *text, *quick, "--profile")
+    text = ["--source", "train.en", "--target", "train.de", "--valid-source", "valid.en", "--valid-target", "valid.de"]
+    test = ["--test-source", "test.en", "--test-target", "test.de", "--beam", "1", "--out", "profiled"]
+    quick = ["--vocab-size", "400", "--steps", "2", "--batch-tokens", "400", "--valid-every", "1"]
+    status, output, errors = call("train.py", *text, *test, *quick, "--profile")
     assert status == 0, errors
     rows = {line[:24].strip(): line.split() for line in output}
     assert rows["Adam"][2] == "2"
     assert rows["cross_entropy"][3] == "4"  # two replicas, two steps, and nothing of the validations
     assert rows["all"][-2:] == ["100.0", "%"]
     assert "cross_entropy" not in errors
+    assert output.index("") < next(i for i, line in enumerate(output) if line.startswith("BLEU "))
     assert '"profile"' not in (folder / "profiled" / "config.json").read_text("utf-8")
     status, output, errors = call("train.py", "--resume", "--out", "profiled", "--profile")
     assert status == 0, errors

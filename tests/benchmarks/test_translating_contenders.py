@@ -47,6 +47,16 @@ def test_the_translations_are_the_same(run, contender, beam):
     assert theirs["seconds"] > 0
 
 
+def test_what_is_forbidden_to_ours_is_to_pytorch(run):
+    pytest.importorskip("torch")
+    translators = Translator.load(run), Translator.load(run)
+    favourite = translators[0].tokenizer.encode(translators[0].translate(LINES)[0])[-1]
+    for translator in translators:
+        translator.forbidden.append(favourite)
+    ours, theirs = (translating.prepare(*pair, 1)(LINES) for pair in zip(("ours", "pytorch"), translators, strict=True))
+    assert theirs == ours != Translator.load(run).translate(LINES)
+
+
 def test_the_converted_weights_translate_alike(run):
     """Greedily, and each line alone: CTranslate2 has one limit for all lines, and another score for a beam."""
     pytest.importorskip("ctranslate2")
