@@ -40,7 +40,8 @@ def main() -> None:
             print("note: left out CTranslate2, which is not installed (pip install ctranslate2)", file=sys.stderr)
             del contenders["CTranslate2, float32"]
         print(
-            f"{machine('torch', 'ctranslate2')}; {len(lines)} sentences, medians of {options.turns} turns", flush=True
+            f"{machine('torch', 'ctranslate2')}; {len(lines)} sentences; medians over turns: {options.turns}",
+            flush=True,
         )
         try:
             rows = [row for beam in (1, options.beam) for row in rows_of(beam, contenders, options, len(lines))]

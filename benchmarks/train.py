@@ -29,7 +29,7 @@ HEAD = ("size", "contender", "ms per step", "time over ours", "peak memory, MB",
 def main() -> None:
     options = parse_arguments()
     require_torch("benchmarks.train")
-    print(f"{machine('torch')}; medians of {options.turns} turns, in brackets the lowest and the highest", flush=True)
+    print(f"{machine('torch')}; medians over turns: {options.turns}", flush=True)
     try:
         rows = [row for name in options.sizes for row in rows_of(name, options)]
     except MeasurementError as error:
