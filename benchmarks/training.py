@@ -58,7 +58,11 @@ def main() -> None:
     parser.add_argument("contender", choices=CONTENDERS)
     parser.add_argument("size", choices=SIZES)
     options = parser.parse_args()
-    print(json.dumps(measure_training(options.contender, SIZES[options.size])))
+    try:
+        result = measure_training(options.contender, SIZES[options.size])
+    except RuntimeError as error:  # of PyTorch, such as that there is no compiler: the first of many lines says it
+        sys.exit(str(error).split("\n")[0])
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
