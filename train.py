@@ -26,6 +26,7 @@ from tinytransformer.data import (
 from tinytransformer.evaluation import evaluate_translation
 from tinytransformer.optim import Adam
 from tinytransformer.options import model_config, or_recipe, parse_arguments, training_options
+from tinytransformer.profiling import Profile
 from tinytransformer.run_directory import Checkpoint, begin_run, options_of_run, require_no_run
 from tinytransformer.tape import NonFiniteError, debugging
 from tinytransformer.tokenizer import Tokenizer
@@ -106,11 +107,13 @@ def train_and_save(
     validation, standing = checkpoint.validation, checkpoint.standing
     model = validation.translator.model
     announce(options, training, corpus, model)
+    profile = Profile(training.replicas)
     to_go_on = f"python train.py --resume --out {shlex.quote(str(options.out))}"
 
     def validate(step: int, loss: float, speed: float) -> None:
-        validation(step, loss, speed)
-        checkpoint.save()
+        with profile.paused():
+            validation(step, loss, speed)
+            checkpoint.save()
 
     def stop() -> bool:
         checkpoint.save_if_due()
@@ -118,7 +121,10 @@ def train_and_save(
 
     with interruptible() as interrupted, progress_bar(training, standing) as bar:
         try:
-            with debugging() if options.debug else nullcontext():
+            with (
+                debugging() if options.debug else nullcontext(),
+                profile.running() if options.profile else nullcontext(),
+            ):
                 train(
                     model,
                     corpus,
@@ -136,6 +142,8 @@ def train_and_save(
             raise
         except NonFiniteError as error:
             raise TrainingError(f"step {standing.step + 1}: {error}") from None
+        if options.profile:
+            tqdm.write(f"{profile.table()}\n", file=sys.stdout)
         if interrupted():
             checkpoint.save()
             say(f"interrupted after step {standing.step}; to go on: {to_go_on}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "tinytransformer"
-CORE = ["backend", "tape", "tensor", "module", "layers", "optim", "transformer"]
+CORE = ["backend", "timing", "tape", "tensor", "module", "layers", "optim", "transformer"]
 FILES = [PACKAGE / f"{room}.py" for room in CORE] + sorted((PACKAGE / "ops").glob("*.py"))
 FILES += sorted((PACKAGE / "gradcheck").glob("*.py"))
 

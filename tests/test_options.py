@@ -152,7 +152,8 @@ def test_a_run_goes_on_with_the_options_it_began_with(parse, train_script, recor
     began = parse(*arguments, "--overwrite")
     write(began)
     recorded = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["training"]
-    assert recorded.keys() == vars(began).keys() - {"out", "resume", "overwrite", "summary", "debug"} | {"texts"}
+    of_one_call = {"out", "resume", "overwrite", "summary", "debug", "profile"}
+    assert recorded.keys() == vars(began).keys() - of_one_call | {"texts"}
     (tmp_path / "run").rename(tmp_path / "moved")
     resumed = read(parse("--resume", "--out", str(tmp_path / "moved")))
     now = {"out": tmp_path / "moved", "resume": True, "overwrite": False, "texts": "fingerprint"}

@@ -86,7 +86,7 @@ def test_a_default_vocabulary_shrinks_with_a_note(call, folder):
 OPTIONS = {
     "train.py": (
         "--source --target --valid-source --valid-target --test-source --test-target --vocab-size --max-length --out "
-        "--resume --debug --overwrite --average --patience --summary "
+        "--resume --debug --profile --overwrite --average --patience --summary "
         "--preset --norm --positions --activation --untied --dropout --attention-dropout --steps --epochs "
         "--batch-tokens --accumulate --learning-rate --warmup --schedule --label-smoothing --weight-decay --clip "
         "--valid-every --beam --replicas --seed --device"

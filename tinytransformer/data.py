@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinytransformer.timing import timed
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import BEGIN, END, PAD
 
@@ -106,6 +107,7 @@ class Batch:
         return Batch(source, target, int((target[:, 1:] != PAD).sum()))
 
 
+@timed("batches")
 def make_batch(pairs: Sequence[Pair]) -> Batch:
     """Lay sentence pairs into one Batch."""
     return Batch(
@@ -123,6 +125,7 @@ def pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
     return array
 
 
+@timed("batches")
 def plan_batches(
     pairs: Sequence[Pair], batch_tokens: int, generator: np.random.Generator | None = None
 ) -> list[list[int]]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tinytransformer.backend import Array, array_module
 from tinytransformer.module import FlatParameters
+from tinytransformer.timing import timed
 
 # Elements per pass over the flat vectors, on a CPU: the pieces of all four arrays stay in a core's second-level cache,
 # so the step waits once for memory, not once for each of its ten lines.
@@ -52,6 +53,7 @@ class Adam:
         self.step = 0
         self.chunk = CHUNK if xp is np else self.m.size
 
+    @timed("Adam")
     def update(self, learning_rate: float) -> None:
         """Take one step along `parameters.grad`, which is used up: it holds no gradient afterwards."""
         self.step += 1
@@ -78,6 +80,7 @@ class Adam:
             p -= g
 
 
+@timed("clipping")
 def clip_by_global_norm(gradient: Array, limit: float) -> Array:
     """Scale the flat `gradient` down, in place, to a Euclidean norm of at most `limit`; return the norm before.
 

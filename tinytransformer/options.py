@@ -53,8 +53,10 @@ def parse_arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.resume:
         changed = [name for name, value in vars(options).items() if value != parser.get_default(name)]
-        if set(changed) - {"resume", "out", "debug"}:
-            parser.error("--resume goes on with the options that the run began with; give only --out and --debug")
+        if set(changed) - {"resume", "out", "debug", "profile"}:
+            parser.error(
+                "--resume goes on with the options that the run began with; give only --out, --debug, --profile"
+            )
     if options.valid_source is None and options.source is not None and (options.patience or options.average > 1):
         parser.error("--patience and --average need --valid-source and --valid-target to measure on")
     options.out = options.out or Path("runs") / options.preset
@@ -115,6 +117,7 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--out", type=Path, metavar="DIR", help="directory of the run (default: runs/PRESET)")
     group.add_argument("--resume", action="store_true", help="go on with the run that was interrupted there")
     group.add_argument("--debug", action="store_true", help="name the operation that first yields no finite number")
+    group.add_argument("--profile", action="store_true", help="print at the end where the time of the training went")
     group.add_argument("--overwrite", action="store_true", help="replace the run that stands there")
     group.add_argument("--valid-every", type=count, metavar="N", help="steps between validations (default: a fifth)")
     group.add_argument(

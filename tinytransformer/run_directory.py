@@ -25,7 +25,7 @@ from tinytransformer.validation import Validation
 from tinytransformer.writing import BESIDE, write_atomically
 
 # These are about one call of the script, not about the run.
-NOT_RECORDED = {"out", "overwrite", "resume", "summary", "debug"}
+NOT_RECORDED = {"out", "overwrite", "resume", "summary", "debug", "profile"}
 SAVE_EVERY = 600  # seconds of training that a power cut may cost, at most
 
 

@@ -19,9 +19,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from time import perf_counter
 from typing import Any
 
 from tinytransformer.backend import Array, array_module
+from tinytransformer.timing import timing
 
 Backward = Callable[[Array], tuple[Array | None, ...]]
 
@@ -122,7 +124,10 @@ def _nodes_behind(root: Node) -> list[Node]:
 def _run_node(node: Node, dy: Array) -> list[tuple[Any, Array]]:
     """Run `node` backward and free it; return each input that wants a gradient, with that gradient."""
     assert node.backward is not None
+    started = perf_counter() if (note := timing.get()) else 0.0
     inputs, gradients = node.inputs, node.backward(dy)
+    if note:
+        note(node.name, "backward", perf_counter() - started)
     node.inputs, node.backward = [], None  # here what the operation saved is let go
     if len(gradients) != len(inputs):
         raise GraphError(f"{node.name}: backward returned {len(gradients)} gradients for {len(inputs)} inputs")

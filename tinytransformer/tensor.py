@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import update_wrapper
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from tinytransformer.tape import (
     require_finite,
     run_backward,
 )
+from tinytransformer.timing import timing
 
 OPS: dict[str, Operation] = {}
 
@@ -149,7 +151,10 @@ class Operation:
         """
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
         dtype = _common_dtype(self.name, arrays)
+        started = perf_counter() if (note := timing.get()) else 0.0
         data, backward = self.plain(*arrays, **options)
+        if note:
+            note(self.name, "forward", perf_counter() - started)
         if dtype is not None and data.dtype != dtype:
             raise TypeError(f"{self.name}: made {data.dtype} of {dtype}; are all options Python numbers?")
         if checking.get():

@@ -24,6 +24,7 @@ from tinytransformer.backend import array_module
 from tinytransformer.data import Batch, Corpus, make_batch, plan_batches
 from tinytransformer.ops import cross_entropy
 from tinytransformer.optim import Adam, clip_by_global_norm, cosine, inverse_square_root
+from tinytransformer.timing import timed
 from tinytransformer.transformer import PAD, Transformer
 
 SCHEDULES = ("inverse-square-root", "cosine")
@@ -169,13 +170,14 @@ class Replicas:
             shares = [share for batch in parts if (share := batch.share(i, len(self.models))) is not None]
             return sum(add_gradient(model, share, tokens, self.options.label_smoothing, generator) for share in shares)
 
-        contexts = [copy_context() for _ in self.models]  # so that `debugging()` reaches into the threads
+        contexts = [copy_context() for _ in self.models]  # so that `debugging()` and a profile reach into the threads
         losses = list(self.threads.map(lambda i: contexts[i].run(run, i), range(len(self.models))))
         for model in self.models[1:]:
             self.models[0].parameters.grad += model.parameters.grad
         return sum(losses)
 
 
+@timed("layers and tape")
 def add_gradient(model: Transformer, batch: Batch, tokens: int, label_smoothing: float, generator: Any) -> float:
     """Run `model` forward and backward on `batch`; return the batch's share of the mean loss over `tokens`.
 

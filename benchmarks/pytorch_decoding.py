@@ -1,0 +1,215 @@
+"""Decoding in PyTorch with a cache of keys and values, as its users write it, in batches.
+
+The search follows the rules of `tinytransformer.decoding`, so both should find the same translations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from benchmarks.exporting import require_exportable
+from tinytransformer.data import pad
+from tinytransformer.decoding import length_penalty
+from tinytransformer.layers import sinusoidal_table
+from tinytransformer.transformer import BEGIN, END, PAD, Transformer
+from tinytransformer.translation import BATCH_TOKENS, Search, Translator
+
+ALPHA = Search().alpha
+LONGEST = 2048  # positions, more than any translation here has
+
+
+class Cache:
+    """The keys and values of one block: of the positions decoded so far, and of the memory. (B, H, T, D / H)"""
+
+    def __init__(self, key: torch.Tensor, value: torch.Tensor):
+        self.memory = key, value
+        self.own = key[:, :, :0], value[:, :, :0]
+
+    def extend(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.own = torch.cat([self.own[0], key], dim=2), torch.cat([self.own[1], value], dim=2)
+        return self.own
+
+
+class Model:
+    """A pre-norm model in PyTorch functions, over copies of the weights of `model`."""
+
+    def __init__(self, model: Transformer):
+        require_exportable(model.config)
+        self.config = model.config
+        self.weights: dict[str, torch.Tensor] = {}
+        for name, parameter in model.parameters.named.items():
+            turned = parameter.data.T if name.endswith(".weight") else parameter.data  # PyTorch has outputs first
+            self.weights[name] = torch.from_numpy(turned.copy())
+        for name in list(self.weights):
+            if name.endswith("attention.key.weight"):
+                self._fuse(name.removesuffix("key.weight"))
+        self.table = self.weights["encoder.embedding.table"]
+        self.positions = torch.from_numpy(sinusoidal_table(LONGEST, self.config.width)).float()
+
+    def _fuse(self, attention: str) -> None:
+        """Make one product of the projections of the same features, as torch.nn.MultiheadAttention does."""
+        parts = ("query", "key", "value") if attention.endswith("self_attention.") else ("key", "value")
+        for kind in ("weight", "bias"):
+            together = [self.weights[f"{attention}{part}.{kind}"] for part in parts]
+            self.weights[f"{attention}fused.{kind}"] = torch.cat(together)
+
+    def encode(self, source: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T) of ids -> the memory (B, T, D) and its mask (B, 1, 1, T), True on real tokens"""
+        mask = (source != PAD)[:, None, None, :]
+        x = self._embed(source, 0)
+        for i in range(self.config.encoder_layers):
+            block = f"encoder.blocks.{i}."
+            query, key, value = self._project(self._norm(x, f"{block}self_attention_norm"), f"{block}self_attention")
+            x = x + self._attend(query, key, value, mask, f"{block}self_attention")
+            x = x + self._feed_forward(x, block)
+        return self._norm(x, "encoder.norm"), mask
+
+    def new_cache(self, memory: torch.Tensor) -> list[Cache]:
+        """Return the caches of all blocks, with the keys and values of the memory."""
+        blocks = range(self.config.decoder_layers)
+        return [Cache(*self._project(memory, f"decoder.blocks.{i}.cross_attention")) for i in blocks]
+
+    def decode(self, ids: torch.Tensor, first: int, mask: torch.Tensor, caches: list[Cache]) -> torch.Tensor:
+        """(B,) of the newest ids, at position `first` -> the log-probabilities of the next, (B, V)"""
+        x = self._embed(ids[:, None], first)
+        for i, cache in enumerate(caches):
+            block = f"decoder.blocks.{i}."
+            query, key, value = self._project(self._norm(x, f"{block}self_attention_norm"), f"{block}self_attention")
+            x = x + self._attend(query, *cache.extend(key, value), None, f"{block}self_attention")
+            query = self._heads(
+                self._linear(self._norm(x, f"{block}cross_attention_norm"), f"{block}cross_attention.query")
+            )
+            x = x + self._attend(query, *cache.memory, mask, f"{block}cross_attention")
+            x = x + self._feed_forward(x, block)
+        return F.log_softmax(F.linear(self._norm(x, "decoder.norm")[:, 0], self.table), dim=-1)
+
+    def _embed(self, ids: torch.Tensor, first: int) -> torch.Tensor:
+        positions = self.positions[first : first + ids.shape[1]]
+        return F.embedding(ids, self.table) * math.sqrt(self.config.width) + positions
+
+    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.linear(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+
+    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.layer_norm(x, (self.config.width,), self.weights[f"{name}.gain"], self.weights[f"{name}.bias"])
+
+    def _heads(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) -> (B, H, T, D / H)"""
+        return x.unflatten(2, (self.config.heads, -1)).transpose(1, 2)
+
+    def _project(self, x: torch.Tensor, name: str) -> list[torch.Tensor]:
+        """Return the heads of all that is made of x in one product: query, key and value, or key and value."""
+        return [self._heads(part) for part in self._linear(x, f"{name}.fused").split(self.config.width, dim=2)]
+
+    def _attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, name: str
+    ) -> torch.Tensor:
+        heads = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self._linear(heads.transpose(1, 2).flatten(2), f"{name}.output")
+
+    def _feed_forward(self, x: torch.Tensor, block: str) -> torch.Tensor:
+        hidden = F.relu(self._linear(self._norm(x, f"{block}feed_forward_norm"), f"{block}feed_forward.expand"))
+        return self._linear(hidden, f"{block}feed_forward.contract")
+
+
+class Decoder:
+    """Translates ids into ids, greedily or by beam search."""
+
+    def __init__(self, translator: Translator):
+        self.model = Model(translator.model)
+        self.limit = translator.limit
+        self.banned = torch.zeros(len(self.model.table))
+        self.banned[translator.forbidden] = -math.inf
+
+    @torch.inference_mode()
+    def translate(self, sources: Sequence[Sequence[int]], beam: int) -> list[list[int]]:
+        """Return the best translation of each source, in batches of about equal length, as `Translator` makes them."""
+        found: list[list[int]] = [[] for _ in sources]
+        todo = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+        while todo:
+            size = max(1, BATCH_TOKENS // ((len(sources[todo[-1]]) + 1) * beam))
+            todo, batch = todo[:-size], todo[-size:]
+            search = _Search(self, [sources[i] for i in batch], beam)
+            for i, ids in zip(batch, search.greedy() if beam == 1 else search.beam_search(), strict=True):
+                found[i] = ids
+        return found
+
+
+class _Search:
+    """One batch: `beam` rows for each sentence, and what the model knows of them."""
+
+    def __init__(self, decoder: Decoder, sources: list[Sequence[int]], beam: int):
+        self.model, self.banned, self.beam = decoder.model, decoder.banned, beam
+        self.limits = torch.tensor([decoder.limit(len(source)) for source in sources])
+        memory, mask = self.model.encode(torch.from_numpy(pad([[*source, END] for source in sources])))
+        self.mask = mask.repeat_interleave(beam, dim=0)
+        self.caches = self.model.new_cache(memory.repeat_interleave(beam, dim=0))
+        self.length = 0
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(rows,) of the newest tokens -> the log-probabilities of the next, (rows, V)"""
+        self.length += 1
+        return self.model.decode(tokens, self.length - 1, self.mask, self.caches) + self.banned
+
+    def select(self, rows: torch.Tensor, stay: torch.Tensor | None) -> None:
+        """Go on with these rows, in this order; of the sentences with those in `stay`, or with all."""
+        for cache in self.caches:
+            cache.own = cache.own[0][rows], cache.own[1][rows]
+        if stay is not None:
+            kept = (stay[:, None] * self.beam + torch.arange(self.beam)).flatten()
+            self.mask = self.mask[kept]
+            for cache in self.caches:
+                cache.memory = cache.memory[0][kept], cache.memory[1][kept]
+
+    def greedy(self) -> list[list[int]]:
+        """Take the most probable token, again and again, until END or the limit."""
+        found: list[list[int]] = [[] for _ in self.limits]
+        live, tokens = torch.arange(len(found)), torch.full((len(found),), BEGIN)
+        while len(live):
+            tokens = self.step(tokens).argmax(dim=-1)
+            for sentence, token in zip(live.tolist(), tokens.tolist(), strict=True):
+                if token != END:
+                    found[sentence].append(token)
+            going_on = (tokens != END) & (self.length < self.limits[live])
+            if not going_on.all():
+                stay = going_on.nonzero()[:, 0]
+                self.select(stay, stay)
+                live, tokens = live[stay], tokens[stay]
+        return found
+
+    def beam_search(self) -> list[list[int]]:
+        """Follow the `beam` best beginnings, until as many have ended, or to the limit."""
+        beam, sentences = self.beam, len(self.limits)
+        found: list[list[tuple[bool, float, list[int]]]] = [[] for _ in self.limits]  # finished, score, ids
+        live, tokens = torch.arange(sentences), torch.full((sentences * beam,), BEGIN)
+        totals = torch.full((sentences, beam), -math.inf)
+        totals[:, 0] = 0
+        history = torch.zeros(sentences, beam, 0, dtype=torch.long)
+        while len(live):
+            sums = self.step(tokens).view(len(live), beam, -1) + totals[..., None]
+            total, index = sums.flatten(1).topk(2 * beam)
+            parent, token = index // sums.shape[2], index % sums.shape[2]
+            ended = token == END
+            for row, k in (ended[:, :beam] & (total[:, :beam] > -math.inf)).nonzero().tolist():
+                score = float(total[row, k]) / length_penalty(self.length, ALPHA)
+                found[live[row]].append((True, score, history[row, parent[row, k]].tolist()))
+            going_on = ended.to(torch.int8).argsort(dim=1, stable=True)[:, :beam]
+            parent, token, totals = (x.gather(1, going_on) for x in (parent, token, total))
+            history = torch.cat([history.gather(1, parent[..., None].expand_as(history)), token[..., None]], dim=2)
+            stay = []
+            for row, sentence in enumerate(live.tolist()):
+                if len(found[sentence]) < beam and self.length < self.limits[sentence]:
+                    stay.append(row)
+                elif len(found[sentence]) < beam:
+                    scores = (totals[row] / length_penalty(self.length, ALPHA)).tolist()
+                    found[sentence] += [(False, s, ids) for s, ids in zip(scores, history[row].tolist(), strict=True)]
+            kept = torch.tensor(stay, dtype=torch.long)
+            rows = (torch.arange(len(live))[:, None] * beam + parent)[kept].flatten()
+            self.select(rows, kept if len(stay) < len(live) else None)
+            live, totals, history = live[kept], totals[kept], history[kept]
+            tokens = history[:, :, -1].flatten()
+        return [max(hypotheses, key=lambda hypothesis: hypothesis[:2])[2] for hypotheses in found]
