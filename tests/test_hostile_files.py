@@ -5,6 +5,7 @@ Each loader is tried on damaged and on made-up files; what has been found is wri
 
 import json
 
+import numpy as np
 import pytest
 from hostile import FUZZ, altered, damaged, refusal
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from tinytransformer.checkpoint import load_config, load_model
 from tinytransformer.tokenizer import Tokenizer
+from tinytransformer.transformer import Transformer, TransformerConfig
 
 # --- config.json
 
@@ -98,6 +100,21 @@ def test_a_configuration_that_asks_for_more_than_the_weights_hold_is_refused_wit
     message = refusal(load_model, hostile_run.directory)
     assert "encoder.embedding.table has shape (400, 8), expected (400, 16); " in message
     assert message.endswith(" more")
+
+
+@pytest.mark.parametrize("changes", [{}, {"tied_embeddings": False}, {"positions": "learned"}, {"norm": "post"}])
+def test_the_parameters_can_be_counted_before_they_are_made(changes):
+    sizes = {"width": 6, "feed_forward_width": 5, "heads": 3, "encoder_layers": 2, "decoder_layers": 3}
+    config = TransformerConfig(11, 11 + 2 * ("tied_embeddings" in changes), max_length=7, **sizes, **changes)
+    assert config.parameter_count() == Transformer(config, np.random.default_rng(0)).parameters.data.size
+
+
+@pytest.mark.parametrize("name", ["encoder_layers", "decoder_layers"])
+def test_the_number_of_layers_has_a_bound(name):
+    """A layer takes memory even where it has few parameters."""
+    assert TransformerConfig(9, 9, **{name: 1000})
+    with pytest.raises(ValueError, match=f"^{name} is 1001, expected at least 1 and at most 1,000$"):
+        TransformerConfig(9, 9, **{name: 1001})
 
 
 # --- tokenizer.model

@@ -33,7 +33,7 @@ def parse(monkeypatch):
 def test_every_option_has_a_help_text(parse, monkeypatch):
     seen = []
     parse_args = argparse.ArgumentParser.parse_args
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self: seen.append(self) or parse_args(self))
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self, _: seen.append(self) or parse_args(self))
     parse()
     actions = seen[0]._actions
     assert len(actions) > 30

@@ -92,7 +92,8 @@ OPTIONS = {
         "--valid-every --beam --replicas --seed --device"
     ),
     "translate.py": (
-        "--model --beam --alpha --n-best --max-length --sample --temperature --top-k --top-p --seed --device SENTENCE"
+        "--model --beam --alpha --n-best --max-length --line-buffered --sample --temperature --top-k --top-p --seed "
+        "--device SENTENCE"
     ),
     "evaluate.py": "--model --beam --alpha --device SOURCE TARGET",
 }

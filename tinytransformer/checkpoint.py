@@ -103,14 +103,11 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Transformer, To
                 f"{directory}: config.json has {side} {getattr(config.model, side)}, "
                 f"but tokenizer.model has {len(tokenizer)} pieces"
             )
-    asked, held = config.model.parameter_count(), _count(directory / "model.safetensors")
-    if asked > max(held, HARMLESS):
-        raise CheckpointError(
-            f"{directory}: config.json asks for {asked:,} parameters ({4 * asked / 1e9:,.1f} GB), "
-            f"but model.safetensors holds {held:,}"
-        )
+    weights = directory / "model.safetensors"
+    _require_there(weights)
+    require_held(weights, config.model)
     model = Transformer(config.model, np.random.default_rng(0), device=device)
-    load_weights(directory / "model.safetensors", model)
+    load_weights(weights, model)
     return model, tokenizer, config
 
 
@@ -132,8 +129,7 @@ def load_config(directory: Path) -> RunConfig:
 
 def load_weights(path: Path, model: Transformer) -> None:
     """Copy the weights that `path` holds into `model`. Raises: CheckpointError that names the file."""
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; no validation was reached yet")
+    _require_there(path)
     with _refused(path):
         arrays, metadata = read_arrays(path, model.parameters.shapes(), model.parameters.data.dtype)
         if metadata.get("sha256", digest(arrays)) != digest(arrays):
@@ -141,10 +137,23 @@ def load_weights(path: Path, model: Transformer) -> None:
         model.parameters.load(arrays)
 
 
-def _count(path: Path) -> int:
-    """Return how many numbers a file of weights holds; 0 if there is none, which `load_weights` explains."""
+def _require_there(weights: Path) -> None:
+    if not weights.exists():
+        raise CheckpointError(f"{weights} does not exist; no validation was reached yet")
+
+
+def require_held(path: Path, shape: TransformerConfig, *, copies: int = 1) -> None:
+    """Raise CheckpointError if a model of this shape would take more memory than the numbers in `path` account for.
+
+    copies: how many numbers the file holds for each parameter.
+    """
     with _refused(path):
-        return sum(map(math.prod, read_shapes(path).values())) if path.exists() else 0
+        asked, held = shape.parameter_count(), sum(map(math.prod, read_shapes(path).values())) // copies
+    if asked > max(held, HARMLESS):
+        raise CheckpointError(
+            f"{path.parent}: config.json asks for {asked:,} parameters ({4e-9 * asked:,.1f} GB), "
+            f"but {path.name} holds {held:,}"
+        )
 
 
 def average_weights(paths: Sequence[Path], model: Transformer) -> None:
