@@ -86,6 +86,12 @@ def test_weights_that_were_found(hostile_run, change):
     assert assert_any_weights_are_refused_or_the_true_ones(hostile_run, content) is not None
 
 
+def test_a_header_beyond_all_measure_is_not_read(hostile_run):
+    content = WEIGHTS["header of a gigabyte"](hostile_run.contents["model.safetensors"])
+    message = assert_any_weights_are_refused_or_the_true_ones(hostile_run, content)
+    assert message.endswith(": its header claims 1,073,741,824 bytes, expected at most 8,388,608")
+
+
 def test_weights_without_a_digest_are_read(hostile_run):
     """As other programs and older versions write them."""
     content = without_digest(hostile_run.contents["model.safetensors"])

@@ -4,6 +4,7 @@ Each loader is tried on damaged and on made-up files; what has been found is wri
 """
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -82,6 +83,17 @@ def test_a_name_that_stands_twice_is_named(hostile_run):
     text = hostile_run.contents["config.json"].decode().replace('"heads": 2', '"heads": 2, "heads": 2')
     (hostile_run.directory / "config.json").write_text(text, encoding="utf-8")
     assert refusal(load_config, hostile_run.directory).endswith("config.json: the field 'heads' stands twice")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="there is no file without an end")
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.model"])
+def test_a_file_without_an_end_is_not_read_to_it(hostile_run, name):
+    path = hostile_run.directory / name
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    message = refusal(load_model, hostile_run.directory)
+    path.unlink()
+    assert message == f"{path}: it has more than 8,388,608 bytes"
 
 
 def test_a_configuration_that_asks_for_more_than_the_weights_hold_is_refused_with_its_size(hostile_run):

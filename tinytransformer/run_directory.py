@@ -107,7 +107,7 @@ def options_of_run(options: argparse.Namespace) -> argparse.Namespace:
     """Return the options that the run in `options.out` began with."""
     record = load_config(options.out).training
     texts = record.pop("texts", None)
-    if record.keys() != vars(options).keys() - NOT_RECORDED or not texts:
+    if record.keys() != vars(options).keys() - NOT_RECORDED or not isinstance(texts, str):
         raise CheckpointError(f"{options.out}: config.json does not hold the options of train.py")
     try:
         recorded = vars(parse_arguments(record))
