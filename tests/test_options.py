@@ -141,6 +141,7 @@ def record(tmp_path, make_model, tokenizer):
 ASKED_FOR = [
     (),
     (*TEXT, *HELD_OUT, "--epochs", "2.5", "--untied", "--dropout", "0.25", "--average", "3", "--patience", "2"),
+    (*TEXT, "--label-smoothing", "0", "--seed", "0", "--clip", "0.1"),
     (*TEXT, *HELD_OUT, "--test-source", "t.en", "--test-target", "Tür.de"),
 ]
 
