@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -51,11 +52,14 @@ def translate(folder, model):
     def start(*arguments, **pipes):
         command = [sys.executable, str(ROOT / "translate.py"), "--model", "piped", "--beam", "1", *arguments]
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-        started.append(subprocess.Popen(command, cwd=folder, env=environment, **pipes))
-        return started[-1]
+        process = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+        started.append((process, threading.Timer(120, process.kill)))  # so that no test waits for ever
+        started[-1][1].start()
+        return process
 
     yield start
-    for process in started:
+    for process, timer in started:
+        timer.cancel()
         process.kill()
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
