@@ -138,6 +138,7 @@ def field(number, content):
     return bytes([number << 3 | 2, size & 127 | 128, size >> 7 & 127 | 128, size >> 14]) + content
 
 
+RULES = "has rules that rewrite the text, or examples of them"
 VOCABULARIES = {
     "nothing": (lambda model: b"", "is damaged, or no sentencepiece model"),
     "piece that is no text": (
@@ -145,14 +146,13 @@ VOCABULARIES = {
         "is damaged, or no sentencepiece model",
     ),
     "long piece": (lambda model: field(1, field(1, b"a" * 200_000)) + model, "has a piece of 200,004 bytes"),
-    "rules": (lambda model: model + field(3, field(2, b"\4\0\0\0\xff\xff\xff\xff")), "has rules that rewrite the text"),
-    "rules for the way back": (lambda model: field(5, field(2, bytes(100))) + model, "has rules that rewrite the text"),
-    "rules in a field without a name": (
-        lambda model: model + field(3, field(9, b"a")),
-        "has rules that rewrite the text",
+    "rules": (lambda model: model + field(3, field(2, b"\4\0\0\0\xff\xff\xff\xff")), RULES),
+    "rules for the way back": (lambda model: field(5, field(2, bytes(100))) + model, RULES),
+    "rules under a number beyond 32 bits": (
+        lambda model: model + b"\x9a\x80\x80\x80\x10" + field(3, field(2, b"a"))[1:],
+        RULES,
     ),
-    "tests": (lambda model: model + field(4, field(1, b"a")), "or holds more than a vocabulary"),
-    "unknown field": (lambda model: model + field(15, b"a"), "or holds more than a vocabulary"),
+    "examples": (lambda model: model + field(4, field(1, b"a")), RULES),
     "group": (lambda model: model + b"\x1b", "is damaged, or no sentencepiece model"),
     "endless number": (lambda model: model + b"\x18" + b"\xff" * 100, "is damaged, or no sentencepiece model"),
     "too long": (lambda model: model + field(1, field(1, b"a")) * (1 << 20), "it has more than 8,388,608 bytes"),

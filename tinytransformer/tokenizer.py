@@ -115,21 +115,21 @@ class Tokenizer:
 
 
 def _require_plain(model: bytes) -> None:
-    """Raise VocabularyError unless a sentencepiece model holds short pieces, how they were learned, and nothing else.
+    """Raise VocabularyError for what `Tokenizer.train` makes none of: endless pieces, rules for the text, examples.
 
-    Some versions of sentencepiece crash on a piece of 100,000 bytes, or read beyond the end of a damaged rule.
+    Versions of sentencepiece crash on a piece of 100,000 bytes, or read beyond the end of a forged table of rules.
     Source: the fields of sentencepiece_model.proto.
     """
     if not model:  # which sentencepiece takes for the wish to load one later
         raise VocabularyError(DAMAGED)
-    pieces, learned, rules, examples, rules_back = 1, 2, 3, 4, 5
+    pieces, rules, examples, rules_back, table = 1, 3, 4, 5, 2
     for number, content in _fields(model):
         if number == pieces and len(content) > LONGEST_PIECE:
             raise VocabularyError(f"the tokenizer model has a piece of {len(content):,} bytes")
-        if number not in (pieces, learned, rules, rules_back) and (number, content) != (examples, b""):
-            raise VocabularyError("the tokenizer model is damaged, or holds more than a vocabulary")
-        if number in (rules, rules_back) and any(part > 6 or (part == 2 and table) for part, table in _fields(content)):
-            raise VocabularyError("the tokenizer model has rules that rewrite the text")
+        if number == examples or (
+            number in (rules, rules_back) and any(part == table and rule for part, rule in _fields(content))
+        ):
+            raise VocabularyError("the tokenizer model has rules that rewrite the text, or examples of them")
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
@@ -149,7 +149,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
         raise VocabularyError(DAMAGED)
 
     while stream.tell() < len(message):
-        number, kind = divmod(varint(), 8)
+        number, kind = divmod(varint() % 2**32, 8)
         if kind == 0:
             varint()
             yield number, b""
