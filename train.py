@@ -27,7 +27,13 @@ from tinytransformer.evaluation import evaluate_translation
 from tinytransformer.optim import Adam
 from tinytransformer.options import model_config, or_recipe, parse_arguments, training_options
 from tinytransformer.profiling import Profile
-from tinytransformer.run_directory import Checkpoint, begin_run, options_of_run, require_no_run
+from tinytransformer.run_directory import (
+    Checkpoint,
+    begin_run,
+    options_of_run,
+    require_no_run,
+    require_same_model,
+)
 from tinytransformer.tape import NonFiniteError, debugging
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.training import (
@@ -70,7 +76,8 @@ def main() -> None:
 def run(options: argparse.Namespace) -> None:
     """Read, train, report."""
     training_text, validation_text, test_text = (read_text(options, split) for split in ("", "valid_", "test_"))
-    assert training_text is not None
+    if training_text is None:
+        raise DataError(f"{options.out / 'config.json'} names no training text")
     texts = fingerprint(*training_text, *(validation_text or ()))
     if options.resume and texts != options.texts:
         raise DataError(f"the texts are no longer those that the run in {options.out} began with")
@@ -81,6 +88,8 @@ def run(options: argparse.Namespace) -> None:
     if validation_text:
         held_out = ValidationSet(make_corpus(options, tokenizer, "validation", validation_text), *validation_text)
     config = model_config(options, len(tokenizer))
+    if options.resume:
+        require_same_model(options.out, config)
     model = Transformer(config, generator_for(options.seed, WEIGHTS), device=options.device)
     if options.summary:
         print(model.summary())

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 import sys
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from tinytransformer.backend import DEVICES, keep_freed_memory
@@ -21,10 +21,13 @@ from tinytransformer.command_line import (
     probability,
     seed,
 )
+from tinytransformer.data import DataError
 from tinytransformer.decoding import Sampling
 from tinytransformer.translation import Search, Translator
 
-LINES_AT_ONCE = 1024  # how many lines of standard input are read before they are translated
+# How much of standard input is read before it is translated.
+LINES_AT_ONCE = 1024
+BYTES_AT_ONCE = 1 << 20
 
 
 def main() -> None:
@@ -37,7 +40,8 @@ def main() -> None:
         # An argument that is not UTF-8 arrives with its bytes as surrogates, which encoding turns back.
         sentences = [decode(os.fsencode(text), number) for number, text in enumerate(options.text, start=1)]
         first = 1
-        for lines in [sentences] if sentences else lines_of_standard_input():
+        at_once = 1 if options.line_buffered or (sys.stdin and sys.stdin.isatty()) else LINES_AT_ONCE
+        for lines in [sentences] if sentences else lines_of_standard_input(at_once):
             print_translations(translator, lines, first, options)
             first += len(lines)
 
@@ -67,15 +71,21 @@ def search_of(options: argparse.Namespace, first: int) -> Search:
     return Search(options.beam, options.alpha, options.max_length)
 
 
-def lines_of_standard_input() -> Iterator[list[str]]:
-    """Yield the lines, some at a time, so that memory does not grow with their number. Only "\\n" ends a line."""
-    numbered = enumerate(sys.stdin.buffer, start=1)
-    at_once = 1 if sys.stdin.isatty() else LINES_AT_ONCE  # a person waits for each line
-    while some := list(islice(numbered, at_once)):
-        lines = [decode(line.removesuffix(b"\n").removesuffix(b"\r"), number) for number, line in some]
-        if some[0][0] == 1:
-            lines[0] = lines[0].removeprefix("\ufeff")  # a byte order mark is no text
-        yield lines
+def lines_of_standard_input(lines_at_once: int) -> Iterator[list[str]]:
+    """Yield the lines, some at a time, so that memory does not grow with their number. Only "\n" ends a line."""
+    if sys.stdin is None:
+        raise DataError("standard input is closed")
+    some, size = [], 0
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        size += len(line)
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)  # a byte order mark is no text
+        some.append(decode(line.removesuffix(b"\n").removesuffix(b"\r"), number))
+        if len(some) == lines_at_once or size >= BYTES_AT_ONCE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def decode(line: bytes, number: int) -> str:
@@ -101,6 +111,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=Path("runs/toy"), metavar="DIR", help="directory of a run")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to compute")
     parser.add_argument("--max-length", type=count, metavar="N", help="most subwords of a translation")
+    parser.add_argument("--line-buffered", action="store_true", help="translate each line as soon as it is read")
     search = parser.add_argument_group("search")
     search.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy")
     search.add_argument("--alpha", type=from_zero, default=0.6, metavar="A", help="favour long translations by this")

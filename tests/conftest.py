@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scripts import ROOT, load_script
+from scripts import ROOT, load_script, write_run
 
+from tinytransformer.checkpoint import save_state
 from tinytransformer.data import Corpus, read_lines
+from tinytransformer.optim import Adam
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer, TransformerConfig
 
@@ -97,3 +100,25 @@ def multi30k(corpora):
     """The training text of Multi30k, German and English, and a vocabulary of 8,000 pieces over both."""
     texts = [read_lines(corpora / "multi30k" / f"train.{language}") for language in ("en", "de")]
     return *texts, Tokenizer.train([*texts[0], *texts[1]], 8000)
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory, make_model, tokenizer):
+    """A run with its state: its directory, the contents of its files, and what they hold."""
+    directory = tmp_path_factory.mktemp("hostile") / "run"
+    model = make_model(len(tokenizer), dtype=np.float32, scale=1.0)
+    write_run(directory, model, tokenizer)
+    optimizer = Adam(model.parameters)
+    optimizer.m[...], optimizer.v[...] = 0.5, np.linspace(0, 1, optimizer.v.size)
+    counters = {"step": 7, "loss_sum": 0.3, "token_sum": 1234, "best": -np.inf, "since": 3}
+    save_state(directory, optimizer, counters)
+    contents = {path.name: path.read_bytes() for path in directory.iterdir()}
+    return SimpleNamespace(directory=directory, model=model, optimizer=optimizer, counters=counters, contents=contents)
+
+
+@pytest.fixture
+def hostile_run(whole_run):
+    """The same, whole again after each test."""
+    yield whole_run
+    for name, content in whole_run.contents.items():
+        (whole_run.directory / name).write_bytes(content)

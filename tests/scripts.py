@@ -22,5 +22,5 @@ def write_run(directory, model, tokenizer):
     """Write a run as if `model` had been trained; what it says makes no sense, but depends on the line."""
     directory.mkdir()
     (directory / "tokenizer.model").write_bytes(tokenizer.model)
-    save_config(directory, RunConfig(model.config, 0.5, {}))
+    save_config(directory, RunConfig(model.config, 0.5, {}, tokenizer.digest()))
     save_weights(directory / "model.safetensors", model)

@@ -140,7 +140,7 @@ def test_where_the_reader_has_gone_nothing_more_is_written(monkeypatch, tmp_path
         monkeypatch.setattr(sys, "stdout", output)
         with pytest.raises(SystemExit) as caught:
             leave()
-    assert caught.value.code == 1
+    assert caught.value.code == 141
     assert (tmp_path / "output").read_bytes() == b""
 
 

@@ -33,7 +33,7 @@ def parse(monkeypatch):
 def test_every_option_has_a_help_text(parse, monkeypatch):
     seen = []
     parse_args = argparse.ArgumentParser.parse_args
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self: seen.append(self) or parse_args(self))
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self, _: seen.append(self) or parse_args(self))
     parse()
     actions = seen[0]._actions
     assert len(actions) > 30
@@ -141,6 +141,7 @@ def record(tmp_path, make_model, tokenizer):
 ASKED_FOR = [
     (),
     (*TEXT, *HELD_OUT, "--epochs", "2.5", "--untied", "--dropout", "0.25", "--average", "3", "--patience", "2"),
+    (*TEXT, "--label-smoothing", "0", "--seed", "0", "--clip", "0.1"),
     (*TEXT, *HELD_OUT, "--test-source", "t.en", "--test-target", "Tür.de"),
 ]
 

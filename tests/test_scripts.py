@@ -83,6 +83,23 @@ def test_a_default_vocabulary_shrinks_with_a_note(call, folder):
     assert "epoch 2" in errors
 
 
+def test_pairs_that_are_left_out_are_counted(call, folder):
+    """Those with an empty side, those that are too long, and no others, whatever the rest holds."""
+    odd = ["\0 a\0b", "\u2581 \ue000", "e\u0301\u0301 \U0001f468\u200d\U0001f469", "\u05e9\u05dc", "a\x85b\u2028c"]
+    lines = read_lines(folder / "train.en")[:100] + odd + ["", "\x85", "x", "long " * 300, "y" * 100_000]
+    others = read_lines(folder / "train.de")[:100] + odd + ["x", "y", "", "z", "z"]
+    (folder / "odd.en").write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
+    (folder / "odd.de").write_bytes("\n".join(others).encode() + b"\n")
+    status, _, errors = call("train.py", "--source", "odd.en", "--target", "odd.de", *QUICK, "--out", "odd")
+    assert status == 0
+    notes = [line for line in errors.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: left out 3 training pairs with an empty side",
+        "note: left out 2 training pairs of 256 subwords and more",
+    ]
+    assert ", 105 sentence pairs in " in errors
+
+
 OPTIONS = {
     "train.py": (
         "--source --target --valid-source --valid-target --test-source --test-target --vocab-size --max-length --out "
@@ -92,7 +109,8 @@ OPTIONS = {
         "--valid-every --beam --replicas --seed --device"
     ),
     "translate.py": (
-        "--model --beam --alpha --n-best --max-length --sample --temperature --top-k --top-p --seed --device SENTENCE"
+        "--model --beam --alpha --n-best --max-length --line-buffered --sample --temperature --top-k --top-p --seed "
+        "--device SENTENCE"
     ),
     "evaluate.py": "--model --beam --alpha --device SOURCE TARGET",
 }

@@ -96,11 +96,11 @@ def test_nothing_can_be_learned_from_nothing(lines):
         Tokenizer.train(lines, 300)
 
 
-def model_with_other_ids(lines):
+def model_of(lines, **options):
+    """Learn a model as sentencepiece does it by itself, but for the options."""
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_writer=model, vocab_size=100, model_type="bpe", minloglevel=2
-    )
+    common = {"vocab_size": 100, "model_type": "bpe", "minloglevel": 2}
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines), model_writer=model, **common, **options)
     return model.getvalue()
 
 
@@ -122,7 +122,7 @@ def test_a_damaged_model_is_refused(tokenizer, damage, tmp_path):
 
 def test_a_model_with_other_special_ids_is_refused(toy_text, tmp_path):
     path = tmp_path / "tokenizer.model"
-    path.write_bytes(model_with_other_ids(toy_text[0]))
+    path.write_bytes(model_of(toy_text[0], normalization_rule_name="identity"))
     with pytest.raises(VocabularyError, match=r"special ids \(-1, 0, 1, 2\), expected \(0, 1, 2, 3\)") as caught:
         Tokenizer.load(path)
     assert str(path) in str(caught.value)

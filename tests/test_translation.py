@@ -155,12 +155,27 @@ def test_a_line_is_too_long_from_as_many_subwords_as_there_are_positions(make_mo
         assert Translator(model, tokenizer, 1.0).is_too_long(LINES[4]) == too_long
 
 
-def test_sinusoidal_positions_have_no_end(make_model, tokenizer):
+def test_sinusoidal_positions_reach_beyond_those_of_the_training(make_model, tokenizer):
     translator = Translator(make_model(len(tokenizer), max_length=4), tokenizer, 0.01)
     assert translator.limit(5000) == 60
     short, long = translator.translate([LINES[4], LINES[4] * 3])
     assert short
     assert long
+
+
+@pytest.mark.parametrize(("trained", "longest"), [(4, 1024), (1024, 1024), (1500, 1500)])
+def test_of_a_line_of_a_megabyte_the_beginning_is_translated(make_model, tokenizer, trained, longest):
+    """Where positions set no end, as many tokens as attention has memory for, or as were trained."""
+    translator = Translator(make_model(len(tokenizer), max_length=trained), tokenizer, 0.001)
+    assert translator.longest == longest
+    line = "The old man sees the dog. " * 40_000
+    assert len(line) > 1_000_000
+    ids = tokenizer.encode(line)
+    beginning = tokenizer.decode(ids[: longest - 1])
+    assert tokenizer.encode(beginning) == ids[: longest - 1]
+    assert translator.is_too_long(line)
+    assert not translator.is_too_long(beginning)
+    assert translator.translate([line, beginning, "Dog."])[:2] == translator.translate([beginning]) * 2
 
 
 def test_a_translator_is_loaded_from_a_run(make_model, tokenizer, tmp_path):

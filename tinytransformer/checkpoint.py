@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from tinytransformer.backend import array_module, to_host
+from tinytransformer.backend import Array, array_module, to_host
 from tinytransformer.optim import Adam
+from tinytransformer.reading import digest, in_one_line, parse_json, read_arrays, read_bytes, read_shapes
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer, TransformerConfig
 from tinytransformer.writing import append_line, write_atomically
@@ -41,6 +43,8 @@ FILES = (
     "best-[0-9]*.safetensors",
 )
 FORMAT = 1  # of config.json; a change that older versions cannot read raises it
+HARMLESS = 10_000_000  # parameters for which memory is taken whatever a stranger's configuration asks
+CHANGED = "its content has changed since it was written: its SHA-256 is another"
 
 
 class CheckpointError(RuntimeError):
@@ -53,15 +57,22 @@ class RunConfig:
 
     model: the shape of the model. length_ratio: tokens of target per token of source that training data reach.
     training: the options of the training run, by which it can be resumed.
+    vocabulary: the SHA-256 of tokenizer.model, if it is known.
+
+    Raises: ValueError that names the field for a value that cannot be.
     """
 
     model: TransformerConfig
     length_ratio: float
     training: dict[str, Any]
+    vocabulary: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.length_ratio < math.inf:
-            raise ValueError(f"length_ratio is {self.length_ratio}, expected a number from 0 up")
+        most = self.model.max_length  # tokens on either side of a training pair
+        if type(self.length_ratio) not in (int, float) or not 0 <= self.length_ratio <= most:
+            raise ValueError(f"length_ratio is {self.length_ratio!r}, expected a number from 0 to max_length, {most}")
+        if not isinstance(self.training, dict):
+            raise ValueError(f"training is {self.training!r}, expected the options of a training")
 
 
 def save_config(directory: Path, config: RunConfig) -> None:
@@ -74,7 +85,7 @@ def save_weights(path: Path, model: Transformer) -> None:
     """Write the weights of `model`; the same weights give the same bytes."""
     # safetensors writes wrong bytes for arrays that are not C-contiguous.
     arrays = {n: np.asarray(to_host(p.data), order="C") for n, p in model.parameters.named.items()}
-    write_atomically(path, safetensors.numpy.save(arrays))
+    write_atomically(path, safetensors.numpy.save(arrays, metadata={"sha256": digest(arrays)}))
 
 
 def load_model(directory: Path, *, device: str = "cpu") -> tuple[Transformer, Tokenizer, RunConfig]:
@@ -84,43 +95,65 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Transformer, To
     """
     config = load_config(directory)
     tokenizer = Tokenizer.load(directory / "tokenizer.model")
+    if config.vocabulary not in (None, tokenizer.digest()):
+        raise CheckpointError(f"{directory}: tokenizer.model is not the one that config.json was written for")
     for side in ("source_vocabulary", "target_vocabulary"):
         if getattr(config.model, side) != len(tokenizer):
             raise CheckpointError(
                 f"{directory}: config.json has {side} {getattr(config.model, side)}, "
                 f"but tokenizer.model has {len(tokenizer)} pieces"
             )
+    weights = directory / "model.safetensors"
+    _require_there(weights)
+    require_held(weights, config.model)
     model = Transformer(config.model, np.random.default_rng(0), device=device)
-    load_weights(directory / "model.safetensors", model)
+    load_weights(weights, model)
     return model, tokenizer, config
 
 
 def load_config(directory: Path) -> RunConfig:
     """Read config.json. Raises: CheckpointError that names it and what is wrong with it."""
     path = directory / "config.json"
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+    with _refused(path):
+        fields = parse_json(read_bytes(path))
         if fields["format"] != FORMAT:
             raise ValueError(f"format is {fields['format']!r}, and this version reads {FORMAT}")
-        return RunConfig(TransformerConfig(**fields["model"]), float(fields["length_ratio"]), dict(fields["training"]))
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror}") from None
-    except KeyError as error:
-        raise CheckpointError(f"{path}: the field {error} is missing") from None
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        model = fields["model"]
+        if not isinstance(model, dict) or "source_vocabulary" not in model or "target_vocabulary" not in model:
+            raise ValueError("model holds no source_vocabulary and target_vocabulary")
+        if unknown := model.keys() - TransformerConfig.__dataclass_fields__.keys():
+            raise ValueError(f"model has the unknown field {min(unknown)!r}")
+        shape = TransformerConfig(**model)
+        return RunConfig(shape, fields["length_ratio"], fields["training"], fields.get("vocabulary"))
 
 
 def load_weights(path: Path, model: Transformer) -> None:
     """Copy the weights that `path` holds into `model`. Raises: CheckpointError that names the file."""
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; no validation was reached yet")
-    try:
-        model.parameters.load(safetensors.numpy.load_file(path))
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from None
-    except (safetensors.SafetensorError, TypeError, ValueError) as error:  # TypeError: a dtype that NumPy lacks
-        raise CheckpointError(f"{path}: {error}") from None
+    _require_there(path)
+    with _refused(path):
+        arrays, metadata = read_arrays(path, model.parameters.shapes(), model.parameters.data.dtype)
+        if metadata.get("sha256", digest(arrays)) != digest(arrays):
+            raise ValueError(CHANGED)
+        model.parameters.load(arrays)
+
+
+def _require_there(weights: Path) -> None:
+    if not weights.exists():
+        raise CheckpointError(f"{weights} does not exist; no validation was reached yet")
+
+
+def require_held(path: Path, shape: TransformerConfig, *, copies: int = 1) -> None:
+    """Raise CheckpointError if a model of this shape would take more memory than the numbers in `path` account for.
+
+    copies: how many numbers the file holds for each parameter.
+    """
+    with _refused(path):
+        asked, held = shape.parameter_count(), sum(map(math.prod, read_shapes(path).values())) // copies
+    if asked > max(held, HARMLESS):
+        raise CheckpointError(
+            f"{path.parent}: config.json asks for {asked:,} parameters ({4e-9 * asked:,.1f} GB), "
+            f"but {path.name} holds {held:,}"
+        )
 
 
 def average_weights(paths: Sequence[Path], model: Transformer) -> None:
@@ -137,41 +170,56 @@ def save_state(directory: Path, optimizer: Adam, counters: dict[str, float]) -> 
 
     counters: numbers by name, among them `step`.
     """
-    arrays = {"parameters": optimizer.parameters.data, "m": optimizer.m, "v": optimizer.v}
-    content = safetensors.numpy.save(
-        {name: to_host(array) for name, array in arrays.items()}, metadata={"counters": json.dumps(counters)}
-    )
+    arrays = {name: to_host(array) for name, array in _arrays_of(optimizer).items()}
+    # One entry, since safetensors writes several in an order that changes from process to process.
+    record = {**counters, "sha256": digest(arrays, json.dumps(counters))}
+    content = safetensors.numpy.save(arrays, metadata={"counters": json.dumps(record)})
     write_atomically(directory / "state.safetensors", content)
 
 
 def load_state(directory: Path, optimizer: Adam) -> dict[str, float]:
     """Read state.safetensors into `optimizer` and its parameters; return the counters.
 
-    Raises: CheckpointError that names the file.
+    Raises: CheckpointError that names the file; then nothing has been read into them.
     """
     path = directory / "state.safetensors"
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: nothing was saved yet, so begin again with --overwrite")
+    mine = _arrays_of(optimizer)
+    with _refused(path):
+        arrays, metadata = read_arrays(path, {n: a.shape for n, a in mine.items()}, optimizer.m.dtype)
+        counters = parse_json(metadata["counters"])
+        written = counters.pop("sha256", None)
+        for name, value in counters.items():
+            least = -math.inf if name == "best" else 0
+            if type(value) not in (int, float) or not least <= value <= (2**63 if name != "best" else math.inf):
+                raise ValueError(f"the counter {name} is {value!r}, expected a number from {least} up")
+        if type(counters["step"]) is not int:
+            raise ValueError(f"the counter step is {counters['step']!r}, expected a whole number")
+        if written not in (None, digest(arrays, json.dumps(counters))):
+            raise ValueError(CHANGED)
+    for name, array in mine.items():
+        array[...] = array_module(array).asarray(arrays[name])
+    optimizer.step = counters["step"]
+    return counters
+
+
+def _arrays_of(optimizer: Adam) -> dict[str, Array]:
+    """Return all that an optimizer has learned, by name."""
+    return {"parameters": optimizer.parameters.data, "m": optimizer.m, "v": optimizer.v}
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is read into a CheckpointError of one line that names it."""
     try:
-        with safetensors.safe_open(path, "np") as file:
-            arrays = {name: file.get_tensor(name) for name in ("parameters", "m", "v")}
-            counters = json.loads(file.metadata()["counters"])
-        if not isinstance(counters["step"], int) or not all(isinstance(n, int | float) for n in counters.values()):
-            raise ValueError(f"the counters are {counters}, expected numbers")
-        for name, array in arrays.items():
-            if array.shape != optimizer.m.shape or array.dtype != optimizer.m.dtype:
-                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, expected {optimizer.m.shape}")
+        yield
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from None
     except KeyError as error:
-        raise CheckpointError(f"{path}: {error} is missing") from None
-    except (safetensors.SafetensorError, AttributeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: {error}") from None
-    xp = array_module(optimizer.m)
-    optimizer.parameters.data[...] = xp.asarray(arrays["parameters"])
-    optimizer.m[...], optimizer.v[...] = xp.asarray(arrays["m"]), xp.asarray(arrays["v"])
-    optimizer.step = counters["step"]
-    return counters
+        raise CheckpointError(f"{path}: the field {error} is missing") from None
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: {in_one_line(error)}") from None
 
 
 def append_metrics(directory: Path, metrics: dict[str, Any]) -> None:

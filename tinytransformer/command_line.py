@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from tinytransformer.backend import DeviceError
 from tinytransformer.checkpoint import CheckpointError
 from tinytransformer.data import DataError
+from tinytransformer.reading import in_one_line
 from tinytransformer.tokenizer import VocabularyError
 from tinytransformer.training import TrainingError
 from tinytransformer.writing import WritingError
@@ -110,16 +111,22 @@ def errors_in_one_line(script: str) -> Iterator[None]:
 
     Standard output is UTF-8, and has been written when the block is left.
     """
+    if sys.stderr is None:  # closed; what is said must not go to standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.exit(f"{script}: error: standard output is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     try:
         yield
         sys.stdout.flush()
     except (CheckpointError, DataError, DeviceError, TrainingError, VocabularyError, WritingError) as error:
-        sys.exit(f"{script}: error: {error}")
-    except BrokenPipeError:
-        _abandon_output()  # whoever read it has gone
-        sys.exit(1)
+        sys.exit(f"{script}: error: {in_one_line(error)}")
+    except MemoryError as error:
+        sys.exit(f"{script}: error: there is not enough memory: {error}")
+    except BrokenPipeError:  # whoever read it has gone
+        _abandon_output()
+        sys.exit(128 + 13)  # as if SIGPIPE had ended it, as it ends other filters
     except OSError as error:
         if error.filename is None:  # it was standard output
             _abandon_output()

@@ -33,6 +33,8 @@ def read_lines(path: Path) -> list[str]:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
+    except ValueError:  # a name with a NUL in it, say
+        raise DataError(f"{path}: no file can have this name") from None
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

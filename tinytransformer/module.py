@@ -18,6 +18,9 @@ import numpy as np
 from tinytransformer.backend import Array, array_module, to_device
 from tinytransformer.tensor import Tensor
 
+Shapes = dict[str, tuple[int, ...]]
+SHOWN = 10  # differences that a message names
+
 
 class Parameter(Tensor):
     """A Tensor that is learned. Once the model is complete, `data` and `grad` are views of its flat buffers."""
@@ -102,20 +105,31 @@ class FlatParameters:
         """Set all gradients to zero, in place."""
         self.grad.fill(0)
 
+    def shapes(self) -> Shapes:
+        """Return the shape of every Parameter by its name."""
+        return {name: parameter.shape for name, parameter in self.named.items()}
+
     def load(self, arrays: dict[str, Array]) -> None:
         """Copy `arrays`, by name, into the parameters.
 
-        Raises: ValueError that lists every name that is missing, unknown, or of another shape; then nothing has
+        Raises: ValueError that lists the names that are missing, unknown, or of another shape; then nothing has
         been copied.
         """
-        problems = [f"{name} is missing" for name in self.named if name not in arrays]
-        problems += [f"{name} is unknown" for name in arrays if name not in self.named]
-        problems += [
-            f"{name} has shape {tuple(arrays[name].shape)}, expected {parameter.shape}"
-            for name, parameter in self.named.items()
-            if name in arrays and tuple(arrays[name].shape) != parameter.shape
-        ]
-        if problems:
-            raise ValueError("the weights do not fit the model: " + "; ".join(problems))
+        found = {name: tuple(array.shape) for name, array in arrays.items()}
+        if problems := differences(found, self.shapes()):
+            raise ValueError(f"the weights do not fit the model: {problems}")
         for name, parameter in self.named.items():
             parameter.data[...] = array_module(self.data).asarray(arrays[name])
+
+
+def differences(found: Shapes, expected: Shapes) -> str:
+    """Return, in one line, which names are missing, unknown, or of another shape, the first few; "" if none is."""
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is unknown" for name in found if name not in expected]
+    problems += [
+        f"{name} has shape {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if found.get(name, shape) != shape
+    ]
+    shown, more = problems[:SHOWN], len(problems) - SHOWN
+    return "; ".join(shown + [f"and {more:,} more"] * (more > 0))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tinytransformer.backend import DEVICES
 from tinytransformer.command_line import HelpFormatter, above_zero, count, seed, share
 from tinytransformer.data import Corpus, plan_batches
 from tinytransformer.training import SCHEDULES, TrainingOptions
 from tinytransformer.transformer import ACTIVATIONS, NORMS, POSITIONS, PRESETS, TransformerConfig
-
-# The options that name a text, as they are called in the parsed arguments.
-TEXTS = tuple(f"{split}{side}" for split in ("", "valid_", "test_") for side in ("source", "target"))
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,20 @@ RECIPES = {
 }
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Return the options of the command line; exit with status 2 if there is something wrong with them."""
-    parser = argparse.ArgumentParser(
+class RecordParser(argparse.ArgumentParser):
+    """Reads options that a run has recorded, which nobody has typed just now."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def parse_arguments(record: dict[str, Any] | None = None) -> argparse.Namespace:
+    """Return the options of the command line; exit with status 2 if there is something wrong with them.
+
+    record: options by name, to be read in place of the command line, and to be held to the same.
+    Raises: ValueError for a record that the command line would not take.
+    """
+    parser = (argparse.ArgumentParser if record is None else RecordParser)(
         description="Train a Transformer to translate. Without options: from English to German, on the toy corpus.",
         epilog="Where no default is shown, it comes with the preset.",
         formatter_class=HelpFormatter,
@@ -50,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
     add_model_options(parser.add_argument_group("model"))
     add_training_options(parser.add_argument_group("training"))
     add_output_options(parser.add_argument_group("output"))
-    options = parser.parse_args()
+    options = parser.parse_args(None if record is None else list(typed(record)))
     if options.resume:
         changed = [name for name, value in vars(options).items() if value != parser.get_default(name)]
         if set(changed) - {"resume", "out", "debug", "profile"}:
@@ -68,6 +77,16 @@ def parse_arguments() -> argparse.Namespace:
         if given and options.source is None:
             parser.error(f"{source} needs --source and --target")
     return options
+
+
+def typed(record: dict[str, Any]) -> Iterator[str]:
+    """Yield the arguments of a command line that asks for the options in `record`."""
+    for name, value in record.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            yield option
+        elif value is not None and value is not False:
+            yield f"{option}={value}"
 
 
 def add_data_options(group: argparse._ArgumentGroup) -> None:

@@ -14,12 +14,15 @@ from tinytransformer.checkpoint import (
     RunConfig,
     load_config,
     load_state,
+    require_held,
     save_config,
     save_state,
 )
 from tinytransformer.optim import Adam
-from tinytransformer.options import TEXTS
+from tinytransformer.options import parse_arguments
+from tinytransformer.reading import in_one_line
 from tinytransformer.training import Standing, TrainingError
+from tinytransformer.transformer import TransformerConfig
 from tinytransformer.translation import Translator
 from tinytransformer.validation import Validation
 from tinytransformer.writing import BESIDE, write_atomically
@@ -94,13 +97,29 @@ def begin_run(options: argparse.Namespace, translator: Translator, texts: str, c
     checkpoint.save()
     paths = {name: str(value.resolve()) for name, value in vars(options).items() if isinstance(value, Path)}
     record = {name: value for name, value in (vars(options) | paths).items() if name not in NOT_RECORDED}
-    save_config(options.out, RunConfig(translator.model.config, translator.length_ratio, record | {"texts": texts}))
+    config = RunConfig(
+        translator.model.config, translator.length_ratio, record | {"texts": texts}, translator.tokenizer.digest()
+    )
+    save_config(options.out, config)
 
 
 def options_of_run(options: argparse.Namespace) -> argparse.Namespace:
     """Return the options that the run in `options.out` began with."""
     record = load_config(options.out).training
-    if record.keys() != vars(options).keys() - NOT_RECORDED | {"texts"}:
+    texts = record.pop("texts", None)
+    if record.keys() != vars(options).keys() - NOT_RECORDED or not isinstance(texts, str):
         raise CheckpointError(f"{options.out}: config.json does not hold the options of train.py")
-    paths = {name: Path(record[name]) for name in TEXTS if record[name] is not None}
-    return argparse.Namespace(**{**vars(options), **record, **paths})
+    try:
+        recorded = vars(parse_arguments(record))
+    except ValueError as error:
+        raise CheckpointError(f"{options.out / 'config.json'}: {in_one_line(error)}") from None
+    of_this_call = {name: value for name, value in vars(options).items() if name in NOT_RECORDED}
+    return argparse.Namespace(**{**recorded, **of_this_call, "texts": texts})
+
+
+def require_same_model(directory: Path, shape: TransformerConfig) -> None:
+    """Raise CheckpointError unless the run in `directory` is of a model of this shape, and so is its state."""
+    if load_config(directory).model != shape:
+        raise CheckpointError(f"{directory / 'config.json'}: its model is not the one that its options make")
+    if (directory / "state.safetensors").exists():
+        require_held(directory / "state.safetensors", shape, copies=3)  # parameters and two moments

@@ -7,17 +7,20 @@ each a piece of its own, so every text can be written and none is changed on the
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import sentencepiece
 
+from tinytransformer.reading import read_bytes
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
 
 # sentencepiece writes a space as U+2581 and so would read a real U+2581 as a space. In its place goes an escape: a
 # private-use character, which also escapes itself.
+LONGEST_PIECE = 1000  # bytes, with its score and kind; `Tokenizer.train` makes none above 16 characters
 _SPACE_MARK, _ESCAPE = "\u2581", "\ue000"
 
 
@@ -25,19 +28,25 @@ class VocabularyError(ValueError):
     """A vocabulary that cannot be made from this text, or a file that is not one."""
 
 
+DAMAGED = "the tokenizer model is damaged, or no sentencepiece model"
+
+
 class Tokenizer:
     """A vocabulary shared by source and target.
 
     model: the bytes of a sentencepiece model.
-    Raises: VocabularyError if they are not one, or one with other ids for padding, begin and end.
+    Raises: VocabularyError if they are not one, or one that `train` would not have made: with other ids for padding,
+        begin and end, rules that rewrite the text, or endless pieces.
     """
 
     def __init__(self, model: bytes):
         self.model = model
+        _require_plain(model)
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError:
-            raise VocabularyError("the tokenizer model is damaged, or no sentencepiece model") from None
+            self._texts: list[str] = self._pieces.decode([[i] for i in range(len(self))])
+        except (RuntimeError, UnicodeDecodeError):
+            raise VocabularyError(DAMAGED) from None
         found = (self._pieces.pad_id(), self._pieces.unk_id(), self._pieces.bos_id(), self._pieces.eos_id())
         if found != (PAD, UNKNOWN, BEGIN, END):
             raise VocabularyError(f"the tokenizer model has special ids {found}, expected {(PAD, UNKNOWN, BEGIN, END)}")
@@ -78,10 +87,10 @@ class Tokenizer:
     def load(cls, path: Path) -> Tokenizer:
         """Read a model from a file. Raises: VocabularyError that names the file."""
         try:
-            return cls(path.read_bytes())
+            return cls(read_bytes(path))
         except OSError as error:
             raise VocabularyError(f"{path}: {error.strerror}") from None
-        except VocabularyError as error:
+        except ValueError as error:
             raise VocabularyError(f"{path}: {error}") from None
 
     def __len__(self) -> int:
@@ -95,11 +104,59 @@ class Tokenizer:
         """Return the text of `ids`; ids of padding, begin and end are passed over."""
         return _unescape(self._pieces.decode([i for i in ids if i not in (PAD, BEGIN, END)]))
 
+    def digest(self) -> str:
+        """Return the SHA-256 of the model, in hexadecimal."""
+        return hashlib.sha256(self.model).hexdigest()
+
     def forbidden(self) -> list[int]:
         """Return the ids that no translation may hold: the special ones, and every piece that would break the line."""
-        pieces = enumerate(self._pieces.id_to_piece(list(range(len(self)))))
-        breaks = [i for i, piece in pieces if piece in ("<0x0A>", "<0x0D>") or "\n" in piece or "\r" in piece]
+        breaks = [i for i, text in enumerate(self._texts) if "\n" in text or "\r" in text]
         return [PAD, UNKNOWN, BEGIN, *breaks]
+
+
+def _require_plain(model: bytes) -> None:
+    """Raise VocabularyError for what `Tokenizer.train` makes none of: endless pieces, rules for the text, examples.
+
+    Versions of sentencepiece crash on a piece of 100,000 bytes, or read beyond the end of a forged table of rules.
+    Source: the fields of sentencepiece_model.proto.
+    """
+    if not model:  # which sentencepiece takes for the wish to load one later
+        raise VocabularyError(DAMAGED)
+    pieces, rules, examples, rules_back, table = 1, 3, 4, 5, 2
+    for number, content in _fields(model):
+        if number == pieces and len(content) > LONGEST_PIECE:
+            raise VocabularyError(f"the tokenizer model has a piece of {len(content):,} bytes")
+        if number == examples or (
+            number in (rules, rules_back) and any(part == table and rule for part, rule in _fields(content))
+        ):
+            raise VocabularyError("the tokenizer model has rules that rewrite the text, or examples of them")
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield number and content of each field of a protocol-buffer message; of a number, no content.
+
+    Raises: VocabularyError for what is none. Source: https://protobuf.dev/programming-guides/encoding.
+    """
+    stream = io.BytesIO(message)
+
+    def varint() -> int:
+        value = 0
+        for shift in range(0, 64, 7):
+            byte = ord(stream.read(1) or b"\xff")  # beyond the end a number does not end
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise VocabularyError(DAMAGED)
+
+    while stream.tell() < len(message):
+        number, kind = divmod(varint() % 2**32, 8)
+        if kind == 0:
+            varint()
+            yield number, b""
+        elif kind in (1, 2, 5):
+            yield number, stream.read({1: 8, 5: 4}.get(kind) or varint())
+        else:
+            raise VocabularyError(DAMAGED)
 
 
 def _escape(text: str) -> str:

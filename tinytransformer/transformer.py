@@ -35,6 +35,7 @@ PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3  # the ids that every vocabulary reserves
 
 POSITIONS = ("sinusoidal", "learned")
 NORMS = ("pre", "post")
+MOST_LAYERS = 1000  # of encoder or decoder; the deepest have been trained with as many (arXiv:2203.00555)
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ class TransformerConfig:
             kinds: dict[str, Any] = {"int": int, "bool": bool, "str": str, "float": (int, float)}
             if not isinstance(value, kinds[str(field.type)]) or (isinstance(value, bool) and field.type != "bool"):
                 raise ValueError(f"{field.name} is {value!r}, expected {field.type}")
-            if field.type == "int" and value < 1:
-                raise ValueError(f"{field.name} is {value}, expected at least 1")
+            most = MOST_LAYERS if field.name.endswith("layers") else 2**31 - 1
+            if field.type == "int" and not 1 <= value <= most:
+                raise ValueError(f"{field.name} is {value}, expected at least 1 and at most {most:,}")
         for name in ("dropout", "attention_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
@@ -90,6 +92,17 @@ class TransformerConfig:
                 "tied_embeddings needs one vocabulary, but source_vocabulary is "
                 f"{self.source_vocabulary} and target_vocabulary is {self.target_vocabulary}"
             )
+
+    def parameter_count(self) -> int:
+        """Return how many numbers a Transformer of this shape learns, without making one."""
+        D, hidden, norm = self.width, self.feed_forward_width, 2 * self.width
+        attention, feed_forward = 4 * (D * D + D), D * hidden + hidden + hidden * D + D
+        encoder = self.encoder_layers * (attention + feed_forward + 2 * norm)
+        decoder = self.decoder_layers * (2 * attention + feed_forward + 3 * norm)
+        tables = self.source_vocabulary + (0 if self.tied_embeddings else 2 * self.target_vocabulary)
+        tables += 2 * self.max_length if self.positions == "learned" else 0
+        last_norms = 2 * norm if self.norm == "pre" else 0
+        return tables * D + encoder + decoder + last_norms
 
 
 # Shapes to choose from by name. "base" is the base model of Vaswani et al. 2017, table 3; "tiny" is the model that

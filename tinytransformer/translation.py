@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer
 
 BATCH_TOKENS = 4096  # source tokens decoded together, padding and beam included
+LONGEST = 1024  # tokens of a line, END included, where positions set no end: attention takes memory in their square
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Translator:
         self.tokenizer = tokenizer
         self.length_ratio = length_ratio
         self.forbidden = tokenizer.forbidden()  # once: it looks at the whole vocabulary
-        learned = model.config.positions == "learned"
-        self.longest = model.config.max_length if learned else sys.maxsize  # tokens, END included
+        trained = model.config.max_length
+        self.longest = trained if model.config.positions == "learned" else max(trained, LONGEST)  # END included
 
     @classmethod
     def load(cls, directory: Path, *, device: str = "cpu") -> Translator:
@@ -78,7 +78,7 @@ class Translator:
     ) -> list[list[Translation]]:
         """Return the translations of every line, in order, the best first; of an empty line none.
 
-        Of a line that is longer than the positions that the model has learned, the beginning is translated.
+        Of a line that has more tokens than `longest`, the beginning is translated.
 
         progress: is told, after each batch, how many lines it held.
         """
@@ -109,7 +109,7 @@ class Translator:
 
     def is_too_long(self, line: str) -> bool:
         """Return whether only the beginning of `line` can be translated."""
-        return self.longest < sys.maxsize and len(self.tokenizer.encode(line)) >= self.longest
+        return len(self.tokenizer.encode(line)) >= self.longest
 
     def limit(self, length: int) -> int:
         """Return the most tokens that the translation of a source of `length` tokens may have, END included.

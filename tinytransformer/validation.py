@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from tinytransformer.checkpoint import (
 )
 from tinytransformer.data import Corpus
 from tinytransformer.evaluation import evaluate_loss, evaluate_translation
+from tinytransformer.reading import parse_json
 from tinytransformer.translation import Translator
 from tinytransformer.writing import move, write_atomically
 
@@ -123,6 +123,7 @@ class Validation:
 def _step_of(line: bytes) -> float:
     """Return the step of a line of metrics; of the mean at the end, or of what is no whole line, infinity."""
     try:
-        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
-    except (KeyError, TypeError, ValueError):
+        step = parse_json(line).get("step") if line.endswith(b"\n") else None
+    except ValueError:
         return math.inf
+    return step if type(step) is int else math.inf

@@ -1,0 +1,95 @@
+"""Reading files that may come from a stranger or from a failing disk.
+
+Nothing in them is run. What they describe is compared with what was expected before memory is taken for it, and a
+digest beside the numbers tells when one of them has changed since they were written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from tinytransformer.module import Shapes, differences
+
+# Bytes of a configuration, a vocabulary or the header of a file of arrays. Those of a thousand layers have 5 million;
+# what reads them takes up to twenty times as much memory.
+LARGEST = 1 << 23
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a small file. Raises: OSError; ValueError if it has more than LARGEST bytes."""
+    with open(path, "rb") as file:  # which may have no end, as /dev/zero
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST:,} bytes")
+    return content
+
+
+def parse_json(text: str | bytes) -> dict[str, Any]:
+    """Return the fields of a JSON object. Raises: ValueError, also for a name that stands twice in one object."""
+    try:
+        fields = json.loads(text, object_pairs_hook=_unique)
+    except RecursionError:
+        raise ValueError("its objects are nested too deeply") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"it holds a {type(fields).__name__}, expected an object of fields")
+    return fields
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the field {max(names, key=names.count)!r} stands twice")
+    return fields
+
+
+def read_shapes(path: Path) -> Shapes:
+    """Return the shape of every array in a safetensors file; no array is read. Raises: as `read_arrays`."""
+    with open(path, "rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > LARGEST:
+        raise ValueError(f"its header claims {header:,} bytes, expected at most {LARGEST:,}")
+    with safetensors.safe_open(path, "np") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def read_arrays(path: Path, expected: Shapes, dtype: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the arrays and the metadata of a safetensors file that holds arrays of these shapes and no others.
+
+    Raises: OSError; safetensors.SafetensorError; ValueError that lists what differs, before an array is read, or
+    says that the arrays have changed since `digest` was taken, or names one with a value that is not finite.
+    """
+    if problems := differences(read_shapes(path), expected):
+        raise ValueError("it does not fit the model: " + problems)
+    with safetensors.safe_open(path, "np") as file:
+        metadata = file.metadata() or {}
+        arrays = {}
+        for name in expected:
+            kind = file.get_slice(name).get_dtype()
+            if kind != f"F{8 * np.dtype(dtype).itemsize}":
+                raise ValueError(f"{name} has elements of type {kind}, expected {np.dtype(dtype).name}")
+            arrays[name] = file.get_tensor(name)
+            if not np.isfinite(arrays[name]).all():
+                raise ValueError(f"{name} holds a value that is not finite")
+    return arrays, metadata
+
+
+def digest(arrays: dict[str, np.ndarray], text: str = "") -> str:
+    """Return the SHA-256 of `text` and the arrays, in the order of their names; it finds damage, and no forger."""
+    total = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        total.update(np.ascontiguousarray(arrays[name]).data)
+    return total.hexdigest()
+
+
+def in_one_line(reason: object) -> str:
+    """Return a message that can be shown: what a file smuggled in is written as escapes, and what is long is cut."""
+    text = str(reason)
+    text = text if len(text) <= 2000 else f"{text[:2000]} ..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
