@@ -93,6 +93,12 @@ def test_a_header_beyond_all_measure_is_not_read(hostile_run):
     assert message.endswith(": its header claims 1,073,741,824 bytes, expected at most 8,388,608")
 
 
+@pytest.mark.parametrize(("more", "words"), [(4000, "n0 is unknown; "), (6000, ", expected at most 5,000")])
+def test_a_file_of_too_many_arrays_is_not_looked_at(hostile_run, more, words):
+    content = with_more_names(hostile_run.contents["model.safetensors"], [f"n{i}" for i in range(more)])
+    assert words in assert_any_weights_are_refused_or_the_true_ones(hostile_run, content)
+
+
 def test_weights_without_a_digest_are_read(hostile_run):
     """As other programs and older versions write them."""
     content = without_digest(hostile_run.contents["model.safetensors"])

@@ -16,9 +16,10 @@ import safetensors
 
 from tinytransformer.module import Shapes, differences
 
-# Bytes of a configuration, a vocabulary or the header of a file of arrays. Those of a thousand layers have 5 million;
-# what reads them takes up to twenty times as much memory.
+# Bytes of a configuration, a vocabulary or the header of a file of arrays; what reads them takes up to twenty times as
+# much memory. And how many arrays a file may hold, for which versions of safetensors take time in the square.
 LARGEST = 1 << 23
+MOST_ARRAYS = 5000  # the most layers that a model may have make 4,200
 
 
 def read_bytes(path: Path) -> bytes:
@@ -56,7 +57,10 @@ def read_shapes(path: Path) -> Shapes:
     if header > LARGEST:
         raise ValueError(f"its header claims {header:,} bytes, expected at most {LARGEST:,}")
     with safetensors.safe_open(path, "np") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        names = file.keys()
+        if len(names) > MOST_ARRAYS:
+            raise ValueError(f"it holds {len(names):,} arrays, expected at most {MOST_ARRAYS:,}")
+        return {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
 
 def read_arrays(path: Path, expected: Shapes, dtype: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -35,7 +35,7 @@ PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3  # the ids that every vocabulary reserves
 
 POSITIONS = ("sinusoidal", "learned")
 NORMS = ("pre", "post")
-MOST_LAYERS = 1000  # of encoder or decoder; the deepest have been trained with as many (arXiv:2203.00555)
+MOST_LAYERS = 100  # of encoder or decoder; each takes memory and time, however narrow it is
 
 
 @dataclass(frozen=True)
