@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.processes import MeasurementError, in_turns, machine, measure, ratios, require_torch, table
+from benchmarks.processes import MeasurementError, in_turns, machine, measure, ratios, require_torch, table, table_row
 from tinytransformer.checkpoint import load_model
 from tinytransformer.command_line import HelpFormatter, count, errors_in_one_line
 from tinytransformer.data import read_lines
@@ -43,11 +43,12 @@ def main() -> None:
             f"{machine('torch', 'ctranslate2')}; {len(lines)} sentences; medians over turns: {options.turns}",
             flush=True,
         )
+        print("", table(HEAD, []), sep="\n", flush=True)
         try:
-            rows = [row for beam in (1, options.beam) for row in rows_of(beam, contenders, options, len(lines))]
+            for row in (row for beam in (1, options.beam) for row in rows_of(beam, contenders, options, len(lines))):
+                print(table_row(row), flush=True)
         except MeasurementError as error:
             sys.exit(f"benchmarks.decode: error: {error}")
-        print("", table(HEAD, rows), sep="\n")
 
 
 def rows_of(

@@ -84,8 +84,12 @@ def peak_memory() -> int:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(map(table_row, [head, ["---"] * len(head), *rows]))
+
+
+def table_row(cells: Sequence[str]) -> str:
+    """Return one line of a Markdown table, for a table that grows as it is measured."""
+    return f"| {' | '.join(cells)} |"
 
 
 def machine(*libraries: str) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks.processes import MeasurementError, in_turns, machine, measure, ratios, require_torch, table
+from benchmarks.processes import MeasurementError, in_turns, machine, measure, ratios, require_torch, table, table_row
 from benchmarks.sizes import SIZES, Size
 from tinytransformer.command_line import HelpFormatter, count
 
@@ -30,11 +30,12 @@ def main() -> None:
     options = parse_arguments()
     require_torch("benchmarks.train")
     print(f"{machine('torch')}; medians over turns: {options.turns}", flush=True)
+    print("", table(HEAD, []), sep="\n", flush=True)
     try:
-        rows = [row for name in options.sizes for row in rows_of(name, options)]
+        for row in (row for name in options.sizes for row in rows_of(name, options)):
+            print(table_row(row), flush=True)
     except MeasurementError as error:
         sys.exit(f"benchmarks.train: error: {error}")
-    print("", table(HEAD, rows), sep="\n")
 
 
 def rows_of(name: str, options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
