@@ -6,6 +6,7 @@ step computes one position. Finished sentences leave the batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 from tinytransformer.backend import Array, array_module, to_host
 from tinytransformer.data import pad
 from tinytransformer.layers import BlockCache
-from tinytransformer.ops import log_softmax
+from tinytransformer.ops import logsumexp
 from tinytransformer.tape import no_grad
 from tinytransformer.tensor import Tensor
 from tinytransformer.transformer import BEGIN, END, Transformer
@@ -43,28 +44,31 @@ def length_penalty(length: int, alpha: float) -> float:
 
 
 class _State:
-    """The sentences that are being decoded: `width` rows of the batch each, and what the model knows of them."""
+    """The sentences that are being decoded, each in as many rows of the batch, and what the model knows of them."""
 
-    def __init__(self, model: Transformer, sources: Sequence[Sequence[int]], width: int, forbidden: Sequence[int]):
+    def __init__(self, model: Transformer, sources: Sequence[Sequence[int]], forbidden: Sequence[int]):
         self.model = model
-        self.width = width
         xp = array_module(model.parameters.data)
-        memory, mask = model.encode(xp.asarray(pad([[*source, END] for source in sources])))
-        rows = xp.asarray(np.repeat(np.arange(len(sources)), width))
-        self.memory, self.mask = Tensor(memory.data[rows]), mask[rows]
+        self.memory, self.mask = model.encode(xp.asarray(pad([[*source, END] for source in sources])))
+        self.forbidden = xp.asarray(forbidden, dtype=int)
         self.cache: list[BlockCache] = model.new_cache()
         self.length = 0
-        self.banned = xp.zeros(model.config.target_vocabulary, dtype=memory.dtype)
-        self.banned[xp.asarray(forbidden, dtype=int)] = -np.inf
 
-    def step(self, tokens: np.ndarray) -> Array:
-        """Feed one more token per row, (rows,); return the log-probabilities of the next, (rows, V)."""
+    def step(self, tokens: np.ndarray) -> tuple[Array, Array]:
+        """Feed one more token per row, (rows,); return logits for the next, (rows, V), and ln(sum(e^logits)), (rows,).
+
+        Their difference would be the log-probabilities, but that is an array as large as the vocabulary for every row,
+        of which a few numbers are wanted. The logits of what is forbidden are -inf.
+        """
         xp = array_module(self.memory.data)
         features = self.model.decode(
             xp.asarray(tokens)[:, None], self.memory, self.mask, first=self.length, cache=self.cache
         )
         self.length += 1
-        return log_softmax(self.model.project(features)).data[:, 0] + self.banned
+        logits = self.model.project(features)
+        norms = logsumexp(logits, axis=-1).data[:, 0]
+        logits.data[..., self.forbidden] = -math.inf
+        return logits.data[:, 0], norms
 
     def select(self, rows: np.ndarray, *, sentences: np.ndarray | None = None) -> None:
         """Continue with these rows, in this order; `sentences` are the remaining ones if some have ended."""
@@ -73,10 +77,10 @@ class _State:
             block.self_attention.select(xp.asarray(rows))
         if sentences is None:
             return  # all rows of one sentence share its memory, so it stays in place
-        kept = (sentences[:, None] * self.width + np.arange(self.width)).reshape(-1)
+        kept = xp.asarray(sentences)
         for block in self.cache:
-            block.cross_attention.select(xp.asarray(kept))
-        self.memory, self.mask = Tensor(self.memory.data[xp.asarray(kept)]), self.mask[xp.asarray(kept)]
+            block.cross_attention.select(kept)
+        self.memory, self.mask = Tensor(self.memory.data[kept]), self.mask[kept]
 
 
 def greedy(
@@ -92,7 +96,7 @@ def greedy(
     sources: token ids without END. limits: for each, the most tokens its translation may have, END included.
     forbidden: ids that are never produced. alpha: for the score; see `length_penalty`.
     """
-    return _token_by_token(model, sources, limits, forbidden, alpha, lambda scores, live: scores.argmax(axis=-1))
+    return _token_by_token(model, sources, limits, forbidden, alpha, lambda logits, live: logits.argmax(axis=-1))
 
 
 @dataclass(frozen=True)
@@ -127,10 +131,10 @@ def sample(
     The other arguments are those of `greedy`; log_probability is the model's own, whatever the temperature.
     """
 
-    def draw(scores: Array, live: np.ndarray) -> Array:
-        xp = array_module(scores)
-        ranking = xp.argsort(-scores, axis=-1, kind="stable")[:, : sampling.top_k]
-        logs = xp.take_along_axis(scores, ranking, axis=-1).astype(xp.float64)
+    def draw(logits: Array, live: np.ndarray) -> Array:
+        xp = array_module(logits)
+        ranking = xp.argsort(-logits, axis=-1, kind="stable")[:, : sampling.top_k]
+        logs = xp.take_along_axis(logits, ranking, axis=-1).astype(xp.float64)
         chances = xp.exp((logs - logs[:, :1]) / sampling.temperature)
         chances /= chances.sum(axis=-1, keepdims=True)
         before = xp.cumsum(chances, axis=-1) - chances  # the probability of all that rank above
@@ -151,19 +155,19 @@ def _token_by_token(
     alpha: float,
     choose: Callable[[Array, np.ndarray], Array],
 ) -> list[Hypothesis]:
-    """Translate each source; `choose` picks the next tokens, given their log-probabilities and whose they are."""
+    """Translate each source; `choose` picks the next tokens, given their logits and whose they are."""
     with no_grad():
-        state = _State(model, sources, 1, forbidden)
+        state = _State(model, sources, forbidden)
         ids: list[list[int]] = [[] for _ in sources]
         totals = np.zeros(len(sources))
         finished = np.zeros(len(sources), dtype=bool)
         live = np.arange(len(sources))  # which sentence each row of the batch decodes
         tokens = np.full(len(sources), BEGIN)
         while len(live):
-            scores = state.step(tokens)
-            chosen = choose(scores, live)
+            logits, norms = state.step(tokens)
+            chosen = choose(logits, live)
             tokens = to_host(chosen)
-            totals[live] += to_host(scores[array_module(scores).arange(len(live)), chosen])
+            totals[live] += to_host(logits[array_module(logits).arange(len(live)), chosen] - norms)
             finished[live] = tokens == END
             for sentence, token in zip(live.tolist(), tokens.tolist(), strict=True):
                 if token != END:
@@ -196,14 +200,14 @@ def beam_search(
     """
     found: list[list[Hypothesis]] = [[] for _ in sources]
     with no_grad():
-        state = _State(model, sources, beam, forbidden)
+        state = _State(model, sources, forbidden)
         live = np.arange(len(sources))  # which sentence each group of `beam` rows decodes
         totals = np.full((len(sources), beam), -np.inf)
         totals[:, 0] = 0  # all rows begin alike, so one of them has to stand for all
         history = np.zeros((len(sources), beam, 0), dtype=int)
         tokens = np.full(len(sources) * beam, BEGIN)
         while len(live):
-            candidates = _best_candidates(state.step(tokens), totals, 2 * beam)
+            candidates = _best_candidates(*state.step(tokens), totals, 2 * beam)
             _set_finished_aside(found, live, history, *candidates, alpha)
             # Each row has one way to end, so of 2 * beam candidates at least `beam` go on; the sort is stable.
             going_on = np.argsort(candidates[1] == END, axis=1, kind="stable")[:, :beam]
@@ -223,23 +227,44 @@ def beam_search(
     return [sorted(h, key=lambda h: (not h.finished, -h.score))[:beam] for h in found]
 
 
-def _best_candidates(scores: Array, totals: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _best_candidates(
+    logits: Array, norms: Array, totals: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the best `count` continuations of each sentence, best first: their row, token and log-probability.
 
-    scores: log-probabilities of the next token, (S * K, V). totals: those of the beginnings, (S, K).
+    logits, norms: of S * K rows, as `_State.step` returns them. totals: log-probabilities of the beginnings, (S, K).
     Returns three arrays (S, count).
     """
-    xp = array_module(scores)
+    xp = array_module(logits)
     sentences, beam = totals.shape
-    vocabulary = scores.shape[-1]
-    sums = scores.reshape(sentences, beam, vocabulary) + xp.asarray(totals, dtype=scores.dtype)[..., None]
-    sums = sums.reshape(sentences, beam * vocabulary)
-    count = min(count, beam * vocabulary)
-    top = xp.argpartition(sums, -count, axis=1)[:, -count:]
-    index, total = to_host(top), to_host(xp.take_along_axis(sums, top, axis=1)).astype(float)
-    order = np.lexsort((index, -total), axis=1)  # equal sums in the order of their index, on every machine
-    index, total = np.take_along_axis(index, order, axis=1), np.take_along_axis(total, order, axis=1)
-    return index // vocabulary, index % vocabulary, total
+    tokens = _largest(logits, min(count, logits.shape[1]))  # of each row; no other can be among the best of a sentence
+    logs = xp.take_along_axis(logits, tokens, axis=1) - norms[:, None]
+    parent, token = np.repeat(np.arange(beam), tokens.shape[1])[None], to_host(tokens).reshape(sentences, -1)
+    total = np.repeat(totals, tokens.shape[1], axis=1) + to_host(logs).reshape(sentences, -1)
+    # Equal sums in the order of row and token, on every machine.
+    order = np.lexsort((token, np.broadcast_to(parent, token.shape), -total), axis=1)[:, :count]
+    return parent[0][order], np.take_along_axis(token, order, axis=1), np.take_along_axis(total, order, axis=1)
+
+
+def _largest(x: Array, count: int) -> Array:
+    """Return where the `count` largest of each row stand, in no order: (rows, n) -> (rows, count).
+
+    All n of a row are looked at once, for the maximum of each of its groups: position p belongs to group p mod g. The
+    `count` largest stand in the `count` groups with the largest maxima, and only those are sorted out.
+    """
+    xp = array_module(x)
+    rows, n = x.shape
+    size = math.isqrt(n // count)  # of a group: then there are about as many groups as candidates
+    if size < 2:
+        return xp.argpartition(x, n - count, axis=1)[:, n - count :]
+    groups = n // size
+    maxima = x[:, : size * groups].reshape(rows, size, groups).max(axis=1)
+    best = xp.argpartition(maxima, groups - count, axis=1)[:, groups - count :]
+    places = (best[:, None, :] + groups * xp.arange(size)[:, None]).reshape(rows, -1)
+    rest = xp.broadcast_to(xp.arange(size * groups, n), (rows, n - size * groups))
+    places = xp.concatenate([places, rest], axis=1)
+    among = xp.argpartition(xp.take_along_axis(x, places, axis=1), places.shape[1] - count, axis=1)
+    return xp.take_along_axis(places, among[:, places.shape[1] - count :], axis=1)
 
 
 def _set_finished_aside(

@@ -171,11 +171,15 @@ class MultiHeadAttention(Module):
     ) -> Tensor:
         """(B, T, D) -> (B, T, D)
 
-        memory: what keys and values are made from, (B, T_key, D); x itself if None (self-attention).
+        memory: what keys and values are made from, (B, T_key, D); x itself if None (self-attention). It may have fewer
+            rows than x: then as many rows of x after each other, the hypotheses of one sentence, ask one row of it.
         mask, causal: as in `ops.attention`.
         cache: in self-attention it holds the positions before x and is extended by those of x; in
             cross-attention it holds the keys and values of the memory after the first call.
         """
+        shape = x.shape
+        if memory is not None and memory.shape[0] < shape[0]:
+            x = reshape(x, shape=(memory.shape[0], -1, shape[2]))  # to attention, so many queries at one place
         query = self._split(self.query(x))
         if memory is not None and cache is not None and cache.key is not None:
             key, value = cache.key, cache.value
@@ -188,7 +192,7 @@ class MultiHeadAttention(Module):
         heads = attend(
             query, key, value, mask=mask, causal=causal, rate=self.rate, generator=generator
         )  # (B, H, T, D / H)
-        return self.output(reshape(transpose(heads, axes=(0, 2, 1, 3)), shape=x.shape))
+        return self.output(reshape(transpose(heads, axes=(0, 2, 1, 3)), shape=shape))
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, H, T, D / H)"""
