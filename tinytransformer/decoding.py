@@ -49,7 +49,7 @@ class _State:
         self.model = model
         self.width = width
         xp = array_module(model.parameters.data)
-        memory, mask = model.encode(xp.asarray(pad([[*source, END] for source in sources])))
+        memory, mask = model.encode(model.place_source(pad([[*source, END] for source in sources])))
         rows = xp.asarray(np.repeat(np.arange(len(sources)), width))
         self.memory, self.mask = Tensor(memory.data[rows]), mask[rows]
         self.cache: list[BlockCache] = model.new_cache()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytransformer.backend import Array
+from tinytransformer.backend import Array, array_module
 from tinytransformer.layers import (
     ACTIVATIONS,
     Block,
@@ -28,6 +28,7 @@ from tinytransformer.layers import (
 )
 from tinytransformer.module import FlatParameters, Module
 from tinytransformer.ops import dropout, linear, transpose
+from tinytransformer.ops.checks import require_ids
 from tinytransformer.tensor import Tensor
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3  # the ids that every vocabulary reserves
@@ -217,6 +218,19 @@ class Transformer(Module):
         twin = Transformer(self.config, np.random.default_rng(0))
         twin.parameters = FlatParameters(twin, shared=self.parameters)
         return twin
+
+    def place_source(self, ids: Array) -> Array:
+        """Return source ids where the parameters are. Raises: IndexError for an id outside the vocabulary.
+
+        They are looked at before they go to a GPU, which would take such an id for another without a word.
+        """
+        require_ids("source", ids, self.config.source_vocabulary)
+        return array_module(self.parameters.data).asarray(ids)
+
+    def place_target(self, ids: Array) -> Array:
+        """Return target ids where the parameters are, as `place_source` does."""
+        require_ids("target", ids, self.config.target_vocabulary)
+        return array_module(self.parameters.data).asarray(ids)
 
     def __call__(self, source: Array, target: Array, generator: Any = None) -> Tensor:
         """Score every next token of the target.
