@@ -256,6 +256,9 @@ class StandIn:
     def stack(self, arrays, axis=0):
         return DeviceArray(np.stack([_device(x)._memory for x in arrays], axis), self)
 
+    def copyto(self, to, x, where):
+        np.copyto(_device(to)._memory, _plain(x), where=_device(where)._memory)
+
     def take_along_axis(self, x, indices, axis):
         """Indices wrap around here too."""
         if indices.dtype.kind not in "iu":
