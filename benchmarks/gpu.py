@@ -49,7 +49,7 @@ def measured(contender: str, size: str, precision: str) -> dict[str, Any] | None
 
 def rows(measured: Measure) -> list[Sequence[str]]:
     """Return the rows of the table."""
-    found = []
+    found: list[Sequence[str]] = []
     for size in SIZES:
         for precision in PRECISIONS:
             ours, theirs = (measured(contender, size, precision) for contender in CONTENDERS)

@@ -220,17 +220,18 @@ class Transformer(Module):
         return twin
 
     def place_source(self, ids: Array) -> Array:
-        """Return source ids where the parameters are. Raises: IndexError for an id outside the vocabulary.
-
-        They are looked at before they go to a GPU, which would take such an id for another without a word.
-        """
-        require_ids("source", ids, self.config.source_vocabulary)
-        return array_module(self.parameters.data).asarray(ids)
+        """Return source ids where the parameters are. Raises: IndexError before one outside the vocabulary goes to a GPU."""
+        return self._place("source", ids, self.config.source_vocabulary)
 
     def place_target(self, ids: Array) -> Array:
         """Return target ids where the parameters are, as `place_source` does."""
-        require_ids("target", ids, self.config.target_vocabulary)
-        return array_module(self.parameters.data).asarray(ids)
+        return self._place("target", ids, self.config.target_vocabulary)
+
+    def _place(self, side: str, ids: Array, count: int) -> Array:
+        xp = array_module(self.parameters.data)
+        if xp is not np:  # a GPU takes an id that is out of range for another, in silence; on a CPU operations look
+            require_ids(side, ids, count)
+        return xp.asarray(ids)
 
     def __call__(self, source: Array, target: Array, generator: Any = None) -> Tensor:
         """Score every next token of the target.
