@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.floor import products
 from benchmarks.gpu_training import CONTENDERS, SIZES
 from benchmarks.processes import MeasurementError, machine, measure, require_torch, table
 from tinytransformer.backend import PRECISIONS, DeviceError, require_device
@@ -61,7 +62,8 @@ def _cells(size: str, ours: dict[str, Any] | None, theirs: dict[str, Any] | None
     """Return what was measured as text, a dash where something failed."""
     speeds = [result and result["speed"] for result in (ours, theirs)]
     ratio = speeds[0] / speeds[1] if speeds[0] and speeds[1] else None
-    share = ours and SIZES[size].operations() / ours["rate"] / (SIZES[size].tokens / ours["speed"])
+    operations = sum(product.operations() for product in products(SIZES[size], SIZES[size].batch))
+    share = ours and operations / ours["rate"] / (SIZES[size].batch_tokens / ours["speed"])
     kernels = [result and result["launches"] for result in (ours, theirs)]
     numbers = [*speeds, ratio, *kernels, share]
     formats = ("{:,.0f}", "{:,.0f}", "{:.2f}", "{:,}", "{:,}", "{:.2f}")

@@ -8,94 +8,48 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from benchmarks import sizes
+from benchmarks.sizes import BETAS, CLIP, EPS, LABEL_SMOOTHING, LEARNING_RATE, Size
 from tinytransformer.backend import PRECISIONS, array_module, require_device, set_precision, to_device
-from tinytransformer.data import Corpus, batches
-from tinytransformer.layers import sinusoidal_table
+from tinytransformer.data import batches
 from tinytransformer.optim import Adam, clip_by_global_norm
-from tinytransformer.training import READ_EVERY, Replicas, TrainingOptions, train
-from tinytransformer.transformer import END, PAD, Transformer, TransformerConfig
+from tinytransformer.training import READ_EVERY, WEIGHTS, Replicas, TrainingOptions, generator_for, train
+from tinytransformer.transformer import Transformer
 
-DROPOUT = LABEL_SMOOTHING = 0.1
 TURNS = 5  # of READ_EVERY steps each, after one in which kernels are compiled and memory is taken
 
-
-@dataclass(frozen=True)
-class Size:
-    """A model and its batches: `batch` sentences of `length` tokens on either side; layers in each stack."""
-
-    vocabulary: int
-    width: int
-    feed_forward_width: int
-    heads: int
-    layers: int
-    batch: int
-    length: int
-
-    @property
-    def tokens(self) -> int:
-        return self.batch * self.length
-
-    def config(self) -> TransformerConfig:
-        return TransformerConfig(
-            self.vocabulary,
-            self.vocabulary,
-            width=self.width,
-            feed_forward_width=self.feed_forward_width,
-            heads=self.heads,
-            encoder_layers=self.layers,
-            decoder_layers=self.layers,
-            dropout=DROPOUT,
-        )
-
-    def corpus(self) -> Corpus:
-        """Return four full batches of random ids, the k-th of them with a probability in proportion to 1 / k."""
-        generator, ids = np.random.default_rng(1), np.arange(END + 1, self.vocabulary)
-        chances = 1 / np.arange(1, len(ids) + 1)
-        drawn = generator.choice(ids, (4 * self.batch, 2, self.length - 1), p=chances / chances.sum())
-        return Corpus([(source, target) for source, target in drawn.tolist()], 0, 0)
-
-    def operations(self) -> int:
-        """Return the multiplications and additions of the matrix products of a step, forward and twice backward."""
-        attentions = 3 * self.layers  # one in each block of the encoder, two in each of the decoder
-        per_token = attentions * (4 * self.width**2 + 2 * self.length * self.width)
-        per_token += 2 * self.layers * 2 * self.width * self.feed_forward_width + self.width * self.vocabulary
-        return 3 * 2 * self.tokens * per_token
-
-
-SIZES = {
-    "toy": Size(100, 64, 128, 2, 2, 32, 12),
-    "tiny": Size(10_000, 128, 256, 4, 4, 128, 16),
-    "small": Size(8000, 256, 1024, 4, 3, 64, 32),
-    "base": Size(8000, 512, 2048, 8, 6, 32, 32),
-    "60M": Size(32_000, 512, 2048, 8, 6, 64, 64),
-}
+SIZES = {**sizes.SIZES, "60M": Size(32_000, 512, 2048, 8, 6, 64, 64)}  # with 60 million parameters
 
 
 def measure_tinytransformer(size: Size, precision: str) -> dict[str, Any]:
     """Return the tokens per second of training, the kernels of one step, and the rate of a large matrix product."""
     require_device("cuda")
     set_precision(precision)
-    model = Transformer(size.config(), np.random.default_rng(1), device="cuda")
-    steps = READ_EVERY * (1 + TURNS)
-    options = TrainingOptions(steps, batch_tokens=size.tokens, learning_rate=1e-4, valid_every=READ_EVERY)
+    options = TrainingOptions(
+        READ_EVERY * (1 + TURNS),
+        batch_tokens=size.batch_tokens,
+        learning_rate=LEARNING_RATE,
+        label_smoothing=LABEL_SMOOTHING,
+        clip=CLIP,
+        valid_every=READ_EVERY,
+    )
+    model = Transformer(size.config(), generator_for(options.seed, WEIGHTS), device="cuda")
     speeds: list[float] = []
     train(model, size.corpus(), options, validate=lambda step, loss, speed: speeds.append(speed))
-    optimizer, batch = Adam(model.parameters), next(batches(size.corpus().pairs, size.tokens))
+    optimizer, batch = Adam(model.parameters), next(batches(size.corpus(1).pairs, size.batch_tokens))
     with Replicas(model, options) as replicas:
 
         def step() -> None:
             loss = replicas.gradient([batch], batch.tokens, 1)
             norm = clip_by_global_norm(model.parameters.grad, options.clip)
-            optimizer.update(1e-4, array_module(norm).isfinite(loss + norm))
+            optimizer.update(LEARNING_RATE, array_module(norm).isfinite(loss + norm))
 
         launches = kernels_of(step)
     return {"speed": median(speeds[1:]), "launches": launches, "rate": product_rate()}
@@ -131,42 +85,23 @@ def kernels_of(step: Callable[[], object]) -> int | None:
 def measure_pytorch(size: Size, precision: str) -> dict[str, Any]:
     """Return the tokens per second of torch.nn.Transformer with fused Adam, and the kernels of one step."""
     import torch
-    from torch.nn import functional as F  # noqa: N812
 
+    from benchmarks.pytorch_training import Model
+
+    torch.manual_seed(1)
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    scale, cuda = math.sqrt(size.width), torch.device("cuda")
-    transformer = torch.nn.Transformer(
-        size.width,
-        size.heads,
-        size.layers,
-        size.layers,
-        size.feed_forward_width,
-        dropout=DROPOUT,
-        norm_first=True,
-        batch_first=True,
-        device=cuda,
-    )
-    table = torch.nn.Parameter(torch.randn(size.vocabulary, size.width, device=cuda) / scale)
-    parameters = [table, *transformer.parameters()]
-    positions = torch.from_numpy(sinusoidal_table(size.length, size.width)).float().to(cuda)
-    future = torch.ones(size.length, size.length, dtype=torch.bool, device=cuda).triu(1)
-    optimizer = torch.optim.Adam(parameters, 1e-4, (0.9, 0.98), 1e-9, fused=True)
+    model = Model(size, same_dropout=False).to("cuda")
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE, BETAS, EPS, fused=True)
     ready = [
         [torch.from_numpy(side).pin_memory() for side in (batch.source, batch.target)]
-        for batch in batches(size.corpus().pairs, size.tokens)
+        for batch in batches(size.corpus().pairs, size.batch_tokens)
     ]
 
     def step(number: int = 0) -> Any:
-        source, target = (side.to(cuda, non_blocking=True) for side in ready[number % len(ready)])
-        inputs = (F.dropout(F.embedding(x, table) * scale + positions, DROPOUT) for x in (source, target[:, :-1]))
-        padding = source == PAD
-        masks = {"src_key_padding_mask": padding, "memory_key_padding_mask": padding}
-        features = transformer(*inputs, tgt_mask=future, tgt_is_causal=True, **masks)
-        logits, wanted = (features @ table.T).flatten(0, 1), target[:, 1:].flatten()
-        loss = F.cross_entropy(logits, wanted, ignore_index=PAD, label_smoothing=LABEL_SMOOTHING)
         optimizer.zero_grad()
+        loss = model(*(side.to("cuda", non_blocking=True) for side in ready[number % len(ready)]))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         return loss
 
@@ -176,7 +111,7 @@ def measure_pytorch(size: Size, precision: str) -> dict[str, Any]:
         for i in range(READ_EVERY):
             loss = step(turn * READ_EVERY + i)
         loss.item()  # this waits
-        speeds.append(READ_EVERY * size.tokens / (time.perf_counter() - started))
+        speeds.append(READ_EVERY * size.batch_tokens / (time.perf_counter() - started))
     return {"speed": median(speeds[1:]), "launches": kernels_of(step)}
 
 

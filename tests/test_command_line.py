@@ -100,7 +100,7 @@ ERRORS = {
     "standard output": (OSError(28, "No space left"), "x.py: error: standard output: No space left"),
     "memory": (
         MemoryError("Unable to allocate 7 GiB"),
-        "x.py: error: out of memory, a smaller model or smaller batches need less: Unable to allocate 7 GiB",
+        "x.py: error: there is not enough memory: Unable to allocate 7 GiB",
     ),
     "Ctrl-C": (KeyboardInterrupt(), 130),
     "an exit": (SystemExit(7), 7),

@@ -118,7 +118,7 @@ def test_memory_that_runs_out_is_told_in_one_line(call, monkeypatch):
     status, output, errors = call("train.py", *arguments)
     assert (status, output) == (1, [])
     last = errors.strip().split("\n")[-1]
-    assert last.startswith("train.py: error: out of memory, a smaller model or smaller batches need less: ")
+    assert last.startswith("train.py: error: there is not enough memory: ")
 
 
 PRODUCT = """

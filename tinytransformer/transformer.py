@@ -220,7 +220,7 @@ class Transformer(Module):
         return twin
 
     def place_source(self, ids: Array) -> Array:
-        """Return source ids where the parameters are. Raises: IndexError before one outside the vocabulary goes to a GPU."""
+        """Return source ids where the parameters are. Raises: IndexError for an id that must not go to a GPU."""
         return self._place("source", ids, self.config.source_vocabulary)
 
     def place_target(self, ids: Array) -> Array:
