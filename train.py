@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tinytransformer.backend import keep_freed_memory, require_device
+from tinytransformer.backend import keep_freed_memory, require_device, set_precision
 from tinytransformer.command_line import errors_in_one_line, interruptible
 from tinytransformer.data import (
     Corpus,
@@ -90,6 +90,7 @@ def run(options: argparse.Namespace) -> None:
     config = model_config(options, len(tokenizer))
     if options.resume:
         require_same_model(options.out, config)
+    set_precision(options.precision)
     model = Transformer(config, generator_for(options.seed, WEIGHTS), device=options.device)
     if options.summary:
         print(model.summary())

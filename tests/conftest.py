@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scripts import ROOT, load_script, write_run
+from stand_in import StandIn
 
+from tinytransformer import backend
 from tinytransformer.checkpoint import save_state
 from tinytransformer.data import Corpus, read_lines
 from tinytransformer.optim import Adam
@@ -36,13 +38,21 @@ def tokenizer(toy_text):
 def make_model():
     """Return a function that makes a small model; its random weights are large, so that it has clear preferences."""
 
-    def make(vocabulary, *, seed=0, dtype=np.float64, scale=2.0, **changes):
+    def make(vocabulary, *, seed=0, dtype=np.float64, scale=2.0, device="cpu", **changes):
         config = TransformerConfig(vocabulary, vocabulary, **{"tied_embeddings": False, **SMALL, **changes})
-        model = Transformer(config, np.random.default_rng(seed), dtype=dtype)
+        model = Transformer(config, np.random.default_rng(seed), dtype=dtype, device=device)
         model.parameters.data *= scale
         return model
 
     return make
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A stand-in for CuPy, so that device "cuda" can be asked for; see stand_in.py."""
+    stand_in = StandIn()
+    monkeypatch.setattr(backend, "cupy", stand_in)
+    return stand_in
 
 
 @pytest.fixture(scope="session")

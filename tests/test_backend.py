@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from stand_in import DeviceArray, StandIn
 
 import tinytransformer
 from tinytransformer import backend
@@ -13,49 +14,9 @@ from tinytransformer import backend
 PACKAGE = Path(tinytransformer.__file__).parent
 
 
-class DeviceArray:
-    """Stands for an array on a GPU; NumPy may not convert it."""
-
-    def __init__(self, host):
-        self.host = host
-        self.shape = host.shape
-        self.size = host.size
-
-    def __array__(self, *_args, **_options):
-        raise TypeError("implicit conversion to a NumPy array")
-
-
-class DriverError(Exception):
-    """Stands for CUDARuntimeError."""
-
-
-def fake_cupy(available):
-    """Return a module like CuPy, whose is_available() answers or raises `available`."""
-
-    def is_available():
-        if isinstance(available, Exception):
-            raise available
-        return available
-
-    module = SimpleNamespace(
-        cuda=SimpleNamespace(is_available=is_available, runtime=SimpleNamespace(CUDARuntimeError=DriverError)),
-        asarray=lambda x: x if isinstance(x, DeviceArray) else DeviceArray(x),
-        asnumpy=lambda x: x.host if isinstance(x, DeviceArray) else x,
-    )
-    module.get_array_module = lambda x: module if isinstance(x, DeviceArray) else np
-    return module
-
-
-@pytest.fixture(params=[None, True], ids=["without CuPy", "with CuPy"])
+@pytest.fixture(params=[None, StandIn()], ids=["without CuPy", "with CuPy"])
 def _either(request, monkeypatch):
-    monkeypatch.setattr(backend, "cupy", request.param and fake_cupy(True))
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    module = fake_cupy(True)
-    monkeypatch.setattr(backend, "cupy", module)
-    return module
+    monkeypatch.setattr(backend, "cupy", request.param)
 
 
 @pytest.mark.usefixtures("_either")
@@ -68,32 +29,128 @@ def test_arrays_of_the_host_belong_to_numpy():
     backend.require_device("cpu")
 
 
-def test_arrays_of_the_device_belong_to_cupy(cupy):
+def test_arrays_of_the_device_belong_to_cupy(gpu):
     """They come and go through CuPy's own functions alone."""
     x = np.ones(3)
     y = backend.to_device(x, "cuda")
     assert isinstance(y, DeviceArray)
-    assert backend.array_module(y) is cupy
+    assert backend.array_module(y) is gpu
     assert backend.to_device(y, "cuda") is y
-    assert backend.to_host(y) is x
-    assert backend.to_device(y, "cpu") is x
+    for back in (backend.to_host(y), backend.to_device(y, "cpu")):
+        np.testing.assert_array_equal(back, x)
 
 
-@pytest.mark.parametrize(
-    ("cupy", "device", "words"),
-    [
-        (None, "tpu", "'tpu' is unknown; expected one of: cpu, cuda"),
-        (fake_cupy(True), "cuda:0", "'cuda:0' is unknown"),
-        (None, "cuda", r"needs CuPy, which is not installed; run: pip install -e '\.\[cuda13\]'"),
-        (fake_cupy(False), "cuda", "needs an NVIDIA GPU with a driver, and CuPy finds none"),
-        (fake_cupy(DriverError("driver too old")), "cuda", "cannot be used: driver too old"),
-    ],
-)
-def test_a_device_that_cannot_be_used_says_why(monkeypatch, cupy, device, words):
+class CudaError(RuntimeError):
+    """Stands for CUDARuntimeError, which has a number."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+def cupy_that(driver=13000, built_for=13000, devices=1, product=None):
+    """Return a stand-in whose CUDA has these versions and devices; an exception among them is raised when asked for."""
+
+    def answer(what):
+        if isinstance(what, Exception):
+            raise what
+        return what
+
+    module = StandIn()
+    module.cuda.runtime.driverGetVersion = lambda: driver
+    module.cuda.runtime.runtimeGetVersion = lambda: built_for
+    module.cuda.runtime.getDeviceCount = lambda: answer(devices)
+    if product is not None:
+        module.ones = lambda shape, dtype: answer(product)
+    return module
+
+
+def import_that_fails():
+    """Return what `import cupy` raises where a library is missing: a page, and the cause below it."""
+    error = ImportError("\n====\nFailed to import CuPy.\n\nIf you installed CuPy via wheels\n====\n")
+    error.__cause__ = ImportError("libcudart.so.13: cannot open shared object file")
+    return error
+
+
+MISSING = ModuleNotFoundError("No module named 'cupy'", name="cupy")
+UNUSABLE = {
+    "an unknown name": ("tpu", None, MISSING, "is unknown; expected one of: cpu, cuda"),
+    "a number": ("cuda:0", cupy_that(), None, "is unknown; expected one of: cpu, cuda"),
+    "no CuPy": (
+        "cuda",
+        None,
+        MISSING,
+        "needs CuPy, which is not installed; run: pip install -e '.[cuda13]' (or '.[cuda12]' for a CUDA 12 driver)",
+    ),
+    "a CuPy that cannot be imported": (
+        "cuda",
+        None,
+        import_that_fails(),
+        "needs CuPy, which is installed but cannot be imported (ImportError: libcudart.so.13: cannot open "
+        "shared object file); remove it, and run: pip install -e '.[cuda13]' (or '.[cuda12]' for a CUDA 12 driver)",
+    ),
+    "no driver": (
+        "cuda",
+        cupy_that(driver=0, devices=CudaError(35, "cudaErrorInsufficientDriver")),
+        None,
+        "needs an NVIDIA driver, and there is none; install the one for your card from nvidia.com/drivers",
+    ),
+    "a CuPy for a newer CUDA": (
+        "cuda",
+        cupy_that(driver=12080, built_for=13020, devices=CudaError(35, "cudaErrorInsufficientDriver")),
+        None,
+        "has a driver for CUDA 12, but CuPy is built for CUDA 13; remove it, and run: pip install -e '.[cuda12]'",
+    ),
+    "a driver too old for any": (
+        "cuda",
+        cupy_that(driver=11040, built_for=12090, devices=CudaError(35, "cudaErrorInsufficientDriver")),
+        None,
+        "has a driver for CUDA 11, but CuPy is built for CUDA 12; install a newer driver",
+    ),
+    "no device": (
+        "cuda",
+        cupy_that(devices=CudaError(100, "cudaErrorNoDevice: no CUDA-capable device is detected")),
+        None,
+        "needs an NVIDIA GPU, and the driver finds none; is one plugged in, and named in CUDA_VISIBLE_DEVICES?",
+    ),
+    "devices: none": (
+        "cuda",
+        cupy_that(devices=0),
+        None,
+        "needs an NVIDIA GPU, and the driver finds none; is one plugged in, and named in CUDA_VISIBLE_DEVICES?",
+    ),
+    "CUDA's libraries are missing": (
+        "cuda",
+        cupy_that(built_for=12090, product=RuntimeError("CuPy failed to load libnvrtc.so.12:\n  OSError: not found")),
+        None,
+        "fails at its first product (RuntimeError: CuPy failed to load libnvrtc.so.12: OSError: not found); "
+        "for CUDA's libraries run: pip install -e '.[cuda12]'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("device", "cupy", "import_error", "line"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_device_that_cannot_be_used_says_why(monkeypatch, device, cupy, import_error, line):
+    """Which of the causes it is, and what to install; always in one line."""
     monkeypatch.setattr(backend, "cupy", cupy)
+    monkeypatch.setattr(backend, "import_error", import_error)
     for ask in (backend.require_device, lambda name: backend.to_device(np.ones(1), name)):
-        with pytest.raises(backend.DeviceError, match=words):
+        with pytest.raises(backend.DeviceError) as caught:
             ask(device)
+        assert str(caught.value) == f"device {device!r} {line}"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_device_that_can_be_used_is_let_pass():
+    backend.require_device("cuda")
+    backend.require_device("cpu")
+
+
+@pytest.mark.parametrize(("precision", "value"), [("float32", "0"), ("tf32", "1")])
+def test_the_precision_is_what_cupy_reads(monkeypatch, precision, value):
+    monkeypatch.setitem(backend.os.environ, "CUPY_TF32", "?")
+    backend.set_precision(precision)
+    assert backend.os.environ["CUPY_TF32"] == value
 
 
 @pytest.mark.usefixtures("_either")
@@ -114,12 +171,11 @@ def test_random_bytes_take_every_value():
     assert np.abs(counts - 1000).max() < 6 * np.sqrt(1000)
 
 
-@pytest.mark.usefixtures("cupy")
-def test_random_bytes_are_the_same_on_every_device():
+def test_random_bytes_are_the_same_on_every_device(gpu):
     x = np.ones((2, 3))
-    there, here = (backend.random_bytes(array, np.random.default_rng(1)) for array in (DeviceArray(x), x))
+    there, here = (backend.random_bytes(array, np.random.default_rng(1)) for array in (gpu.asarray(x), x))
     assert isinstance(there, DeviceArray)
-    np.testing.assert_array_equal(there.host, here)
+    np.testing.assert_array_equal(gpu.asnumpy(there), here)
 
 
 @pytest.fixture

@@ -98,6 +98,10 @@ ERRORS = {
     "vocabulary": (VocabularyError("too small"), "x.py: error: too small"),
     "a file": (FileNotFoundError(2, "No such file", "a.en"), "x.py: error: a.en: No such file"),
     "standard output": (OSError(28, "No space left"), "x.py: error: standard output: No space left"),
+    "memory": (
+        MemoryError("Unable to allocate 7 GiB"),
+        "x.py: error: there is not enough memory: Unable to allocate 7 GiB",
+    ),
     "Ctrl-C": (KeyboardInterrupt(), 130),
     "an exit": (SystemExit(7), 7),
 }

@@ -79,6 +79,22 @@ def test_the_command_line_comes_before_the_recipe(parse, corpus, name):
     assert {field for field in plain if training[field] != plain[field]} == {name} | follows
 
 
+@pytest.mark.parametrize(("arguments", "replicas"), [((), 2), (("--device", "cuda"), 1)])
+def test_a_gpu_is_kept_busy_by_one_thread(parse, corpus, arguments, replicas):
+    """Unless more are asked for."""
+    assert training_options(parse(*arguments), corpus).replicas == replicas
+    assert training_options(parse(*arguments, "--replicas", "3"), corpus).replicas == 3
+
+
+def test_a_precision_is_for_a_gpu(parse, capsys):
+    assert parse("--device", "cuda", "--precision", "tf32").precision == "tf32"
+    assert parse("--precision", "float32").device == "cpu"
+    with pytest.raises(SystemExit) as caught:
+        parse("--precision", "tf32")
+    assert caught.value.code == 2
+    assert "error: --precision tf32 is for a GPU: --device cuda\n" in capsys.readouterr().err
+
+
 def test_the_command_line_shapes_the_model(parse):
     """A dropout of zero is one that was asked for."""
     shape = ("--norm", "post", "--positions", "learned", "--activation", "gelu", "--untied", "--max-length", "20")

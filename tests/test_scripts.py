@@ -106,7 +106,7 @@ OPTIONS = {
         "--resume --debug --profile --overwrite --average --patience --summary "
         "--preset --norm --positions --activation --untied --dropout --attention-dropout --steps --epochs "
         "--batch-tokens --accumulate --learning-rate --warmup --schedule --label-smoothing --weight-decay --clip "
-        "--valid-every --beam --replicas --seed --device"
+        "--valid-every --beam --replicas --seed --device --precision"
     ),
     "translate.py": (
         "--model --beam --alpha --n-best --max-length --line-buffered --sample --temperature --top-k --top-p --seed "

@@ -174,9 +174,9 @@ def test_a_loss_that_is_not_finite_ends_the_training(make_model, corpus, monkeyp
 def test_gradients_are_clipped(make_model, corpus, monkeypatch):
     norms, update = [], training.Adam.update
 
-    def spy(self, rate):
+    def spy(self, rate, sound=None):
         norms.append(np.linalg.norm(self.parameters.grad))
-        update(self, rate)
+        update(self, rate, sound)
 
     monkeypatch.setattr(training.Adam, "update", spy)
     trained(make_model, corpus, replace(OPTIONS, clip=0.01), dtype=np.float64)

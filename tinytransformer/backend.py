@@ -7,19 +7,24 @@ call the same functions on it, so that one source serves both.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+import_error: ImportError | None = None  # why CuPy is not there
 try:
     import cupy
-except ImportError:
-    cupy = None
+except ImportError as error:
+    cupy, import_error = None, error
 
 Array = Any  # numpy.ndarray or cupy.ndarray; the two share their methods but no common base class
 
 DEVICES = ("cpu", "cuda")
+PRECISIONS = ("float32", "tf32")
+NO_DEVICE = 100  # cudaErrorNoDevice, of CUDA's runtime
 
 
 class DeviceError(RuntimeError):
@@ -32,22 +37,57 @@ def array_module(x: Array) -> Any:
 
 
 def require_device(device: str) -> None:
-    """Raise DeviceError unless arrays can be placed on `device`, "cpu" or "cuda"."""
+    """Raise DeviceError unless arrays can be placed on `device`, "cpu" or "cuda", and be computed with there."""
     if device not in DEVICES:
         raise DeviceError(f"device {device!r} is unknown; expected one of: {', '.join(DEVICES)}")
-    if device == "cpu":
-        return
-    if cupy is None:
-        raise DeviceError(
-            "device 'cuda' needs CuPy, which is not installed; "
-            "run: pip install -e '.[cuda13]' (or '.[cuda12]' for a CUDA 12 driver)"
-        )
+    if device == "cuda" and (reason := _why_no_cupy() if cupy is None else _why_no_gpu(cupy)):
+        raise DeviceError(f"device 'cuda' {reason}")
+
+
+def _why_no_cupy() -> str:
+    """Return why CuPy is not there, and what to install, in one line."""
+    either = f"{_install(13)} (or '.[cuda12]' for a CUDA 12 driver)"
+    if import_error is None or (isinstance(import_error, ModuleNotFoundError) and import_error.name == "cupy"):
+        return f"needs CuPy, which is not installed; {either}"
+    why = _one_line(import_error.__cause__ or import_error)
+    return f"needs CuPy, which is installed but cannot be imported ({why}); remove it, and {either}"
+
+
+@cache
+def _why_no_gpu(cupy: Any) -> str | None:
+    """Return why CuPy cannot compute, and what to install, in one line; None if it can."""
+    runtime = cupy.cuda.runtime
+    driver, own = runtime.driverGetVersion(), runtime.runtimeGetVersion()  # of CUDA: 12080 is 12.8; no driver, 0
+    if driver == 0:
+        return "needs an NVIDIA driver, and there is none; install the one for your card from nvidia.com/drivers"
+    if driver // 1000 < own // 1000:
+        other = f"remove it, and {_install(driver // 1000)}" if driver >= 12000 else "install a newer driver"
+        return f"has a driver for CUDA {driver // 1000}, but CuPy is built for CUDA {own // 1000}; {other}"
     try:
-        available = cupy.cuda.is_available()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise DeviceError(f"device 'cuda' cannot be used: {error}") from error
-    if not available:
-        raise DeviceError("device 'cuda' needs an NVIDIA GPU with a driver, and CuPy finds none")
+        if runtime.getDeviceCount():
+            ones = cupy.ones((2, 2), dtype=np.float32)
+            (ones @ ones + ones).sum()  # cuBLAS, a kernel compiled on the spot, a reduction
+            return None
+    except Exception as error:  # whatever it is: training would end in the same
+        if getattr(error, "status", None) != NO_DEVICE:
+            return f"fails at its first product ({_one_line(error)}); for CUDA's libraries {_install(own // 1000)}"
+    return "needs an NVIDIA GPU, and the driver finds none; is one plugged in, and named in CUDA_VISIBLE_DEVICES?"
+
+
+def _install(version: int) -> str:
+    return f"run: pip install -e '.[cuda{version}]'"
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def set_precision(precision: str) -> None:
+    """Let a GPU multiply matrices in "float32", or faster in "tf32", which reads 10 of its 23 bits of mantissa.
+
+    For scripts alone, before the first product: it holds for the whole process. TF32 needs an Ampere card or newer.
+    """
+    os.environ["CUPY_TF32"] = str(int(precision == "tf32"))
 
 
 def to_device(x: Array, device: str) -> Array:

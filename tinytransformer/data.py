@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinytransformer.backend import Array
 from tinytransformer.timing import timed
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import BEGIN, END, PAD
@@ -97,12 +98,14 @@ class Batch:
     tokens: how many target tokens there are to predict, padding and BEGIN not counted.
     """
 
-    source: np.ndarray
-    target: np.ndarray
+    source: Array
+    target: Array
     tokens: int
 
     def share(self, i: int, count: int) -> Batch | None:
         """Return every `count`-th sentence, from the i-th on, so that long and short are shared alike; None if none."""
+        if count == 1:
+            return self
         source, target = self.source[i::count], self.target[i::count]
         if not len(source):
             return None

@@ -49,7 +49,7 @@ class _State:
     def __init__(self, model: Transformer, sources: Sequence[Sequence[int]], forbidden: Sequence[int]):
         self.model = model
         xp = array_module(model.parameters.data)
-        self.memory, self.mask = model.encode(xp.asarray(pad([[*source, END] for source in sources])))
+        self.memory, self.mask = model.encode(model.place_source(pad([[*source, END] for source in sources])))
         self.forbidden = xp.asarray(forbidden, dtype=int)
         self.cache: list[BlockCache] = model.new_cache()
         self.length = 0

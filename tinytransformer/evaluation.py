@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from sacrebleu.metrics import BLEU, CHRF
 
-from tinytransformer.backend import array_module
 from tinytransformer.data import Pair, batches
 from tinytransformer.ops import cross_entropy
 from tinytransformer.tape import no_grad
@@ -30,12 +29,11 @@ class Loss:
 
 def evaluate_loss(model: Transformer, pairs: Sequence[Pair], batch_tokens: int = 4096) -> Loss:
     """Return the loss of `model` on `pairs`, without dropout."""
-    xp = array_module(model.parameters.data)
     total, tokens = 0.0, 0
     with no_grad():
         for batch in batches(pairs, batch_tokens):
-            target = xp.asarray(batch.target)
-            logits = model(xp.asarray(batch.source), target[:, :-1])
+            target = model.place_target(batch.target)
+            logits = model(model.place_source(batch.source), target[:, :-1])
             total += float(cross_entropy(logits, targets=target[:, 1:], padding=PAD, count=1).data)
             tokens += batch.tokens
     return Loss(total / tokens)

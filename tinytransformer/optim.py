@@ -54,24 +54,33 @@ class Adam:
         self.chunk = CHUNK if xp is np else self.m.size
 
     @timed("Adam")
-    def update(self, learning_rate: float) -> None:
-        """Take one step along `parameters.grad`, which is used up: it holds no gradient afterwards."""
+    def update(self, learning_rate: float, sound: Array | None = None) -> None:
+        """Take one step along `parameters.grad`, which is used up: it holds no gradient afterwards.
+
+        sound: a boolean on the device, shape (); if it turns out False, parameters and moments stay as they are. For a
+            gradient on a GPU that nobody has looked at yet. None: the gradient is known to be finite.
+        """
         self.step += 1
-        beta1, beta2 = self.betas
         xp = array_module(self.m)
+        beta1, beta2 = self.betas
         # Both corrections taken out of the square root: rate * m / (sqrt(v) + eps'), one pass less over v.
         correction = math.sqrt(1 - beta2**self.step)
         rate, eps = learning_rate * correction / (1 - beta1**self.step), self.eps * correction
+        fade1, fade2, fade = beta1, beta2, 1 - learning_rate * self.weight_decay  # of the moments, of the parameters
+        if sound is not None:  # if not: a step without gradient and rate, in which nothing fades
+            self.parameters.grad[...] = xp.where(sound, self.parameters.grad, 0)
+            still, rate = xp.ones((), self.m.dtype), xp.where(sound, rate, xp.zeros((), self.m.dtype))
+            fade1, fade2, fade = (xp.where(sound, factor, still) for factor in (fade1, fade2, fade))
         if self.weight_decay:
-            self.parameters.data[: self.parameters.decayed] *= 1 - learning_rate * self.weight_decay
+            self.parameters.data[: self.parameters.decayed] *= fade
         for start in range(0, self.m.size, self.chunk):
             part = slice(start, start + self.chunk)
             g, m, v, p = self.parameters.grad[part], self.m[part], self.v[part], self.parameters.data[part]
-            m *= beta1
+            m *= fade1
             m += (1 - beta1) * g
             g *= g
             g *= 1 - beta2
-            v *= beta2
+            v *= fade2
             v += g
             xp.sqrt(v, out=g)
             g += eps

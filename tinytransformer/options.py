@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tinytransformer.backend import DEVICES
+from tinytransformer.backend import DEVICES, PRECISIONS
 from tinytransformer.command_line import HelpFormatter, above_zero, count, seed, share
 from tinytransformer.data import Corpus, plan_batches
 from tinytransformer.training import SCHEDULES, TrainingOptions
@@ -68,6 +68,8 @@ def parse_arguments(record: dict[str, Any] | None = None) -> argparse.Namespace:
             )
     if options.valid_source is None and options.source is not None and (options.patience or options.average > 1):
         parser.error("--patience and --average need --valid-source and --valid-target to measure on")
+    if options.precision != "float32" and options.device != "cuda":
+        parser.error(f"--precision {options.precision} is for a GPU: --device cuda")
     options.out = options.out or Path("runs") / options.preset
     for split in ("", "valid_", "test_"):
         source, target = (f"--{split}{side}".replace("_", "-") for side in ("source", "target"))
@@ -125,11 +127,14 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--label-smoothing", type=share, default=0.1, metavar="E", help="mass spread over all subwords")
     group.add_argument("--weight-decay", type=share, default=0.0, metavar="W", help="of AdamW")
     group.add_argument("--clip", type=above_zero, default=1.0, metavar="NORM", help="largest norm of a gradient")
-    group.add_argument("--replicas", type=count, default=2, metavar="N", help="threads that share each update")
+    group.add_argument(
+        "--replicas", type=count, metavar="N", help="threads that share each update (default: 2; on a GPU 1)"
+    )
     group.add_argument(
         "--seed", type=seed, default=1, metavar="N", help="same seed and replicas, same machine: same bits"
     )
     group.add_argument("--device", choices=DEVICES, default="cpu", help="where to compute")
+    group.add_argument("--precision", choices=PRECISIONS, default="float32", help="of a GPU's matrix products")
 
 
 def add_output_options(group: argparse._ArgumentGroup) -> None:
@@ -180,7 +185,7 @@ def training_options(options: argparse.Namespace, corpus: Corpus) -> TrainingOpt
         label_smoothing=options.label_smoothing,
         weight_decay=options.weight_decay,
         clip=options.clip,
-        replicas=options.replicas,
+        replicas=options.replicas or (2 if options.device == "cpu" else 1),  # one thread keeps a GPU busy
         valid_every=options.valid_every or math.ceil(steps / 5),
     )
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinytransformer.backend import array_module
+from tinytransformer.backend import Array, array_module, to_host
 from tinytransformer.data import Batch, Corpus, make_batch, plan_batches
 from tinytransformer.ops import cross_entropy
 from tinytransformer.optim import Adam, clip_by_global_norm, cosine, inverse_square_root
@@ -31,6 +31,8 @@ SCHEDULES = ("inverse-square-root", "cosine")
 
 # What a generator is for, so that two generators of one run never draw the same numbers.
 WEIGHTS, ORDER, DROPOUT = range(3)
+
+READ_EVERY = 16  # steps from one look at what a GPU has computed to the next: each look waits until it is done
 
 
 class TrainingError(RuntimeError):
@@ -64,7 +66,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """What `train` reports after each update. loss: with label smoothing, per target token of this update."""
+    """What `train` reports of each update. loss: with label smoothing, per target token of this update."""
 
     step: int
     epoch: int
@@ -106,35 +108,91 @@ def train(
     optimizer, standing: of the run to go on with; fresh ones if left out. Both are kept up to date.
     report: is told of every update. validate: is called every `valid_every` steps, and after the last, with the step,
         the mean training loss per token since it was called before, and the target tokens per second.
-    stop: is asked after every update whether to leave off there.
+    stop: is asked after every update whether to leave off there; on a GPU, after every look.
     Raises: TrainingError if loss or gradient cease to be finite; the parameters are then those before that step.
+
+    A GPU works behind this loop, which hands the steps over without waiting for them. Their losses are read, and they
+    are reported, up to READ_EVERY at once.
     """
     optimizer = optimizer or Adam(model.parameters, weight_decay=options.weight_decay)
     now = standing or Standing()
     stream = _endless_batches(corpus, options, skip=now.step * options.accumulate)
-    seconds, tokens_timed = 0.0, 0
+    unread, step = Unread(optimizer, now, report), now.step
+    began, tokens_timed = time.perf_counter(), 0
     # NumPy need not warn of what is not finite: the run ends there, and says so.
     with np.errstate(all="ignore"), Replicas(model, options) as replicas:
-        while now.step < options.steps and not stop():
-            started = time.perf_counter()
-            numbered = list(islice(stream, options.accumulate))
-            epoch, parts = numbered[-1][0], [batch for _, batch in numbered]
+        ahead = _place(model, islice(stream, options.accumulate))
+        while step < options.steps and not (step == now.step and stop()):
+            step, epoch, parts = step + 1, ahead[-1][0], [batch for _, batch in ahead]
             tokens = sum(batch.tokens for batch in parts)
 
-            loss = replicas.gradient(parts, tokens, now.step + 1)
+            loss = replicas.gradient(parts, tokens, step)
             norm = clip_by_global_norm(model.parameters.grad, options.clip)
-            _require_finite(now.step + 1, loss, norm)
-            rate = learning_rate(now.step + 1, options)
-            optimizer.update(rate)
+            rate = learning_rate(step, options)
+            sound = unread.add(Progress(step, epoch, loss, rate, tokens), norm)
+            optimizer.update(rate, sound)
 
-            now.step, now.loss_sum, now.token_sum = now.step + 1, now.loss_sum + loss * tokens, now.token_sum + tokens
-            seconds, tokens_timed = seconds + time.perf_counter() - started, tokens_timed + tokens
-            report(Progress(now.step, epoch, loss, rate, tokens))
-            if now.step % options.valid_every == 0 or now.step == options.steps:
-                mean = now.loss_sum / now.token_sum
+            tokens_timed += tokens
+            if step < options.steps:  # the next batches are made and copied while a GPU still computes
+                ahead = _place(model, islice(stream, options.accumulate))
+            validating = step % options.valid_every == 0 or step == options.steps
+            if validating or unread.is_due():
+                unread.read()
+            if validating:
+                mean, speed = now.loss_sum / now.token_sum, tokens_timed / (time.perf_counter() - began)
                 now.loss_sum, now.token_sum = 0.0, 0
-                validate(now.step, mean, tokens_timed / seconds)
-                seconds, tokens_timed = 0.0, 0
+                validate(step, mean, speed)
+                began, tokens_timed = time.perf_counter(), 0
+
+
+class Unread:
+    """The updates that were handed over, and whose losses have not been looked at.
+
+    On a CPU that is the last one at most, and whether it is finite is known before it is made. A GPU is not asked:
+    it decides by itself, and from the first step on that is not finite it changes nothing, until `read` says so.
+    """
+
+    def __init__(self, optimizer: Adam, standing: Standing, report: Callable[[Progress], object]):
+        self.optimizer, self.now, self.report = optimizer, standing, report
+        self.updates: list[tuple[Progress, Array]] = []
+        self.xp = array_module(optimizer.m)
+        self.sound: Array | None = None
+
+    def add(self, progress: Progress, norm: Array) -> Array | None:
+        """Note an update that is about to be made; return what `Adam.update` is to be told of it.
+
+        progress: its loss may still be on the device, as the norm of the gradient.
+        Raises: as `read`, on a CPU.
+        """
+        self.updates.append((progress, norm))
+        finite = self.xp.isfinite(progress.loss + norm)
+        if self.xp is np:
+            if not finite:
+                self.read()
+            return None
+        self.sound = finite if self.sound is None else self.sound & finite
+        return self.sound
+
+    def is_due(self) -> bool:
+        return len(self.updates) >= (1 if self.xp is np else READ_EVERY)
+
+    def read(self) -> None:
+        """Report all updates, and bring the standing up to date; this waits for a GPU, once.
+
+        Raises: TrainingError at the first that is not finite.
+        """
+        updates, self.updates = self.updates, []
+        values = to_host(self.xp.stack([x for progress, norm in updates for x in (progress.loss, norm)]))
+        for (progress, _), (loss, norm) in zip(updates, values.reshape(-1, 2).tolist(), strict=True):
+            now, tokens = self.now, progress.tokens
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                self.optimizer.step = now.step  # all after it was handed over in vain
+                raise TrainingError(
+                    f"step {progress.step}: the loss is {loss} and the norm of its gradient {norm}; "
+                    "a smaller learning rate or a longer warm-up may help"
+                )
+            now.step, now.loss_sum, now.token_sum = progress.step, now.loss_sum + loss * tokens, now.token_sum + tokens
+            self.report(replace(progress, loss=loss))
 
 
 class Replicas:
@@ -158,13 +216,13 @@ class Replicas:
         self.threads.shutdown()
         self.blas.restore_original_limits()
 
-    def gradient(self, parts: list[Batch], tokens: int, step: int) -> float:
-        """Leave the gradient of the mean loss over `parts` in the first model; return that loss.
+    def gradient(self, parts: list[Batch], tokens: int, step: int) -> Array:
+        """Leave the gradient of the mean loss over `parts` in the first model; return that loss, of shape ().
 
         tokens: how many target tokens `parts` hold together.
         """
 
-        def run(i: int) -> float:
+        def run(i: int) -> Array:
             model, generator = self.models[i], generator_for(self.options.seed, DROPOUT, step, i)
             model.parameters.zero_grad()
             shares = [share for batch in parts if (share := batch.share(i, len(self.models))) is not None]
@@ -178,18 +236,18 @@ class Replicas:
 
 
 @timed("layers and tape")
-def add_gradient(model: Transformer, batch: Batch, tokens: int, label_smoothing: float, generator: Any) -> float:
+def add_gradient(model: Transformer, batch: Batch, tokens: int, label_smoothing: float, generator: Any) -> Array:
     """Run `model` forward and backward on `batch`; return the batch's share of the mean loss over `tokens`.
 
-    The gradients are added to those that the parameters have already.
+    The gradients are added to those that the parameters have already. The loss stays on the device, in float64, so that
+    shares can be added up.
     """
-    xp = array_module(model.parameters.data)
-    source, target = xp.asarray(batch.source), xp.asarray(batch.target)
+    source, target = model.place_source(batch.source), model.place_target(batch.target)
     read, predicted = target[:, :-1], target[:, 1:]  # at every position the model predicts the token after it
     logits = model(source, read, generator)
     loss = cross_entropy(logits, targets=predicted, padding=PAD, label_smoothing=label_smoothing, count=tokens)
     loss.backward()
-    return float(loss.data)
+    return loss.data.astype(np.float64)
 
 
 def learning_rate(step: int, options: TrainingOptions) -> float:
@@ -208,9 +266,9 @@ def _endless_batches(corpus: Corpus, options: TrainingOptions, skip: int = 0) ->
         skip = max(0, skip - len(plan))
 
 
-def _require_finite(step: int, loss: float, norm: Any) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise TrainingError(
-            f"step {step}: the loss is {loss} and the norm of its gradient {float(norm)}; "
-            "a smaller learning rate or a longer warm-up may help"
-        )
+def _place(model: Transformer, batches: Iterable[tuple[int, Batch]]) -> list[tuple[int, Batch]]:
+    """Return the batches of an update, each behind the number of its epoch, where the parameters are."""
+    return [
+        (epoch, replace(b, source=model.place_source(b.source), target=model.place_target(b.target)))
+        for epoch, b in batches
+    ]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytransformer.backend import Array
+from tinytransformer.backend import Array, array_module
 from tinytransformer.layers import (
     ACTIVATIONS,
     Block,
@@ -28,6 +28,7 @@ from tinytransformer.layers import (
 )
 from tinytransformer.module import FlatParameters, Module
 from tinytransformer.ops import dropout, linear, transpose
+from tinytransformer.ops.checks import require_ids
 from tinytransformer.tensor import Tensor
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3  # the ids that every vocabulary reserves
@@ -217,6 +218,20 @@ class Transformer(Module):
         twin = Transformer(self.config, np.random.default_rng(0))
         twin.parameters = FlatParameters(twin, shared=self.parameters)
         return twin
+
+    def place_source(self, ids: Array) -> Array:
+        """Return source ids where the parameters are. Raises: IndexError for an id that must not go to a GPU."""
+        return self._place("source", ids, self.config.source_vocabulary)
+
+    def place_target(self, ids: Array) -> Array:
+        """Return target ids where the parameters are, as `place_source` does."""
+        return self._place("target", ids, self.config.target_vocabulary)
+
+    def _place(self, side: str, ids: Array, count: int) -> Array:
+        xp = array_module(self.parameters.data)
+        if xp is not np:  # a GPU takes an id that is out of range for another, in silence; on a CPU operations look
+            require_ids(side, ids, count)
+        return xp.asarray(ids)
 
     def __call__(self, source: Array, target: Array, generator: Any = None) -> Tensor:
         """Score every next token of the target.

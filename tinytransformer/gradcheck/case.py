@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinytransformer.backend import array_module
 from tinytransformer.tensor import Operation, Tensor
 
 Draw = Callable[[np.random.Generator], np.ndarray]  # the same seed draws the same numbers
@@ -35,7 +36,10 @@ class Case:
         self.label, self.draws, self.zero, self.call, self.options = label, draws, zero, call, options
 
     def run(self, operation: Operation, inputs: list[Any]) -> Tensor:
+        """Call the operation; arrays among its options are put where the inputs are."""
+        xp = array_module(inputs[0].data if isinstance(inputs[0], Tensor) else inputs[0])
         options = {name: value() if callable(value) else value for name, value in self.options.items()}
+        options = {name: xp.asarray(x) if isinstance(x, np.ndarray) else x for name, x in options.items()}
         return self.call(operation, *inputs) if self.call else operation(*inputs, **options)
 
     def input_names(self, operation: Operation) -> list[str]:

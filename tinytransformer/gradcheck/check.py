@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinytransformer.backend import to_device, to_host
 from tinytransformer.gradcheck.case import Case
 from tinytransformer.gradcheck.numerical import Differences, differences
 from tinytransformer.tensor import OPS, Operation, Tensor
@@ -51,22 +52,25 @@ class Result:
         return f"{self.verdict}: {self.operation}, case '{self.case}', input {self.input}\n  {found}\n  {repeat}"
 
 
-def check(operation: Operation, case: Case, seed: int) -> list[Result]:
+def check(operation: Operation, case: Case, seed: int, device: str = "cpu") -> list[Result]:
     """Compare the gradient of every input of `case` with its numerical gradient; one Result per input.
 
     The upstream gradient is random. A vector of ones, the usual choice, sees nothing wrong in any backward of
     softmax: what sums to 1 has a gradient of zero when it is summed.
+
+    device: where the operation runs, in both directions; numbers are drawn and compared on the host.
     """
     names = case.input_names(operation)
     try:
         arrays, upstream = draw(operation, case, seed)
-        analytic = analytic_gradients(operation, case, arrays, upstream)
+        analytic = analytic_gradients(operation, case, arrays, upstream, device)
     except Exception as problem:  # whatever it is: an operation that raises has not passed
         note = f"{type(problem).__name__}: {problem}"
         return [Result(operation.name, case.label, name, seed, FAIL, note=note) for name in names]
 
     def loss() -> float:
-        return float((upstream * case.run(operation, arrays).data).sum())
+        output = case.run(operation, [to_device(x, device) for x in arrays]).data
+        return float((upstream * to_host(output)).sum())
 
     results = []
     for name, array, gradient in zip(names, arrays, analytic, strict=True):
@@ -90,15 +94,15 @@ def draw(operation: Operation, case: Case, seed: int) -> tuple[list[np.ndarray],
 
 
 def analytic_gradients(
-    operation: Operation, case: Case, arrays: list[np.ndarray], upstream: np.ndarray
+    operation: Operation, case: Case, arrays: list[np.ndarray], upstream: np.ndarray, device: str = "cpu"
 ) -> list[np.ndarray]:
     """Return the gradients that backward finds, one per input; NaN where an input was given none.
 
     Inputs and upstream gradient are handed over read-only: an operation that writes into them raises ValueError.
     """
-    inputs = [Tensor(_read_only(x), requires_grad=True) for x in arrays]
-    case.run(operation, inputs).backward(_read_only(upstream))
-    return [np.full(x.shape, np.nan) if x.grad is None else np.asarray(x.grad) for x in inputs]
+    inputs = [Tensor(to_device(_read_only(x), device), requires_grad=True) for x in arrays]
+    case.run(operation, inputs).backward(to_device(_read_only(upstream), device))
+    return [np.full(x.shape, np.nan) if x.grad is None else to_host(x.grad) for x in inputs]
 
 
 def judge(analytic: np.ndarray, numerical: Differences, *, declared_zero: bool) -> tuple[str, float]:

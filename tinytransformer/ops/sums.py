@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tinytransformer.backend import Array, array_module
 
 
@@ -32,13 +34,31 @@ def sum_rows_by_id(rows: Array, ids: Array, count: int) -> Array:
     fixed order on a GPU too.
     """
     xp = array_module(rows)
-    sums = xp.zeros((count, rows.shape[-1]), dtype=rows.dtype)
     if len(ids) == 0:
-        return sums
+        return xp.zeros((count, rows.shape[-1]), dtype=rows.dtype)
     order = xp.argsort(ids, kind="stable")
-    ordered = ids[order]
+    return (_sum_segments if xp is np else _subtract_running_sums)(rows[order], ids[order], count)
+
+
+def _sum_segments(rows: Array, ids: Array, count: int) -> Array:
+    """Sum each segment of equal ids; for a CPU, as a GPU would have to be waited for to know how many there are."""
+    xp = array_module(rows)
+    sums = xp.zeros((count, rows.shape[-1]), dtype=rows.dtype)
     first = xp.ones(len(ids), dtype=bool)  # whether a segment begins here
-    first[1:] = ordered[1:] != ordered[:-1]
+    first[1:] = ids[1:] != ids[:-1]
     starts = xp.flatnonzero(first)
-    sums[ordered[starts]] = xp.add.reduceat(rows[order], starts, axis=0)
+    sums[ids[starts]] = xp.add.reduceat(rows, starts, axis=0)
     return sums
+
+
+def _subtract_running_sums(rows: Array, ids: Array, count: int) -> Array:
+    """The sum of rows i to j is that of all rows up to j, less that of all before i; of an absent id it is zero.
+
+    In float64, since the difference of two long sums loses digits.
+    """
+    xp = array_module(rows)
+    running = xp.zeros((len(rows) + 1, rows.shape[-1]), dtype=xp.float64)
+    running[1:] = xp.cumsum(rows, axis=0, dtype=xp.float64)
+    every = xp.arange(count, dtype=ids.dtype)
+    begin, end = (xp.searchsorted(ids, every, side=side) for side in ("left", "right"))
+    return (running[end] - running[begin]).astype(rows.dtype)
