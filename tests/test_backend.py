@@ -1,6 +1,7 @@
 """NumPy or CuPy: which one, and what is said when it cannot be."""
 
 import ast
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,20 @@ PACKAGE = Path(tinytransformer.__file__).parent
 @pytest.fixture(params=[None, StandIn()], ids=["without CuPy", "with CuPy"])
 def _either(request, monkeypatch):
     monkeypatch.setattr(backend, "cupy", request.param)
+
+
+def test_as_many_threads_as_there_are_cores_to_have(monkeypatch):
+    """The cores that this process may use, or where that is not known all; a GPU is waited for by one thread."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 5, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert backend.cores(np.ones(1)) == 3
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert backend.cores(np.ones(1)) == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert backend.cores(np.ones(1)) == 1
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(backend, "array_module", lambda x: StandIn())
+    assert backend.cores(np.ones(1)) == 1
 
 
 @pytest.mark.usefixtures("_either")

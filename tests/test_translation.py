@@ -1,12 +1,14 @@
 """Lines in, lines out: one for one, in order, whatever the lines hold and however they are batched."""
 
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from tinytransformer.checkpoint import RunConfig, save_config, save_weights
-from tinytransformer.decoding import beam_search, greedy
+from tinytransformer.decoding import Sampling, beam_search, greedy
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
 from tinytransformer.translation import Search, Translator
 
@@ -58,9 +60,46 @@ def test_the_size_of_batches_does_not_matter(translator, monkeypatch, batch_toke
     counts = []
     assert translator.translate(LINES, Search(beam=beam), progress=counts.append) == expected
     assert all(count * longest * beam <= batch_tokens or count == 1 for count, longest in sizes)
-    assert counts == [count for count, _ in sizes]
+    assert sorted(counts) == sorted(count for count, _ in sizes)  # which thread begins first is left to chance
     assert sum(counts) == len(LINES) - len(BLANK)
     assert batch_tokens < 100 or beam > 1 or max(counts) > 1
+
+
+@pytest.mark.parametrize("how", [Search(beam=2), Search(sampling=Sampling(seed=3))], ids=["beam", "sampling"])
+def test_the_number_of_cores_does_not_matter(translator, monkeypatch, how):
+    """They share the batches, however many they are; each has its own, and every line its place."""
+    monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", 1)  # so six batches
+    found, names = [], set()
+    search = translator._search
+
+    def spy(*arguments):
+        names.add(threading.current_thread().name)
+        barrier.wait(timeout=60)  # every thread has to take part
+        return search(*arguments)
+
+    for cores in (1, 3):
+        monkeypatch.setattr("tinytransformer.translation.cores", lambda x, cores=cores: cores)
+        barrier = threading.Barrier(cores)
+        names.clear()
+        monkeypatch.setattr(translator, "_search", spy)
+        found.append(translator.hypotheses(LINES, how))
+        assert len(names) == cores
+    assert found[0] == found[1]
+
+
+def test_an_error_in_a_batch_ends_the_translation(translator, monkeypatch):
+    monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", 1)
+    begun = []
+
+    def fail(*arguments):
+        begun.append(arguments)
+        time.sleep(0.01)
+        raise MemoryError
+
+    monkeypatch.setattr(translator, "_search", fail)
+    with pytest.raises(MemoryError):
+        translator.translate(["a"] * 1000)
+    assert len(begun) < 1000  # the rest is not tried
 
 
 @pytest.mark.parametrize("lines", [[], [""], ["", " "]])

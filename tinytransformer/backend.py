@@ -90,6 +90,13 @@ def set_precision(precision: str) -> None:
     os.environ["CUPY_TF32"] = str(int(precision == "tf32"))
 
 
+def cores(x: Array) -> int:
+    """Return how many threads can compute at once where `x` stands: on a CPU as many as it has cores to give."""
+    if array_module(x) is not np:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def to_device(x: Array, device: str) -> Array:
     """Return `x` as an array on `device`; an array that is there already is returned as it is."""
     require_device(device)

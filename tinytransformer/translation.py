@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from tinytransformer.backend import cores
 from tinytransformer.checkpoint import load_model
 from tinytransformer.decoding import Hypothesis, Sampling, beam_search, greedy, sample
 from tinytransformer.tokenizer import Tokenizer
@@ -85,17 +88,30 @@ class Translator:
         sources = [self.tokenizer.encode(line)[: self.longest - 1] for line in lines]  # END follows
         found: list[list[Translation]] = [[] for _ in lines]
         todo = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(sources[i]))
-        with threadpool_limits(limits=1, user_api="blas"):  # products of single positions are too small to share
-            while todo:
-                longest = len(sources[todo[-1]]) + 1
-                size = max(1, BATCH_TOKENS // (longest * search.beam))
-                todo, batch = todo[:-size], todo[-size:]
-                for i, hypotheses in zip(batch, self._search(batch, sources, search), strict=True):
-                    found[i] = [Translation(self.tokenizer.decode(h.ids), h.score) for h in hypotheses]
-                progress(len(batch))
+        batches = []
+        while todo:
+            longest = len(sources[todo[-1]]) + 1
+            size = max(1, BATCH_TOKENS // (longest * search.beam))
+            todo, batch = todo[:-size], todo[-size:]
+            batches.append(batch)
+        # The products of single positions are too small to be shared among cores. So each core has its own batches.
+        threads = ThreadPoolExecutor(cores(self.model.parameters.data))
+        try:
+            with threadpool_limits(limits=1, user_api="blas"):
+                contexts = [copy_context() for _ in batches]  # so that NumPy is silent there, where it is here
+                results = threads.map(
+                    lambda context, batch: context.run(self._search, batch, sources, search), contexts, batches
+                )
+                for batch, result in zip(batches, results, strict=True):
+                    for i, hypotheses in zip(batch, result, strict=True):
+                        found[i] = [Translation(self.tokenizer.decode(h.ids), h.score) for h in hypotheses]
+                    progress(len(batch))
+        finally:
+            threads.shutdown(cancel_futures=True)
         return found
 
     def _search(self, batch: list[int], sources: list[list[int]], search: Search) -> list[list[Hypothesis]]:
+        """Search for the translations of a batch: of the sources with these numbers."""
         texts = [sources[i] for i in batch]
         limits = [min(search.max_length or self.limit(len(text)), self.longest) for text in texts]
         forbidden, alpha = self.forbidden, search.alpha
