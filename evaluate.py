@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from tinytransformer.backend import DEVICES, keep_freed_memory
-from tinytransformer.command_line import HelpFormatter, count, errors_in_one_line, from_zero
+from tinytransformer.command_line import HelpFormatter, errors_in_one_line, exponent, hypotheses
 from tinytransformer.data import DataError, encode_corpus, read_parallel
 from tinytransformer.evaluation import evaluate_loss, evaluate_translation, score
 from tinytransformer.translation import Search, Translator
@@ -39,8 +39,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="text to translate, UTF-8")
     parser.add_argument("target", type=Path, metavar="TARGET", help="its translation, line by line")
     parser.add_argument("--model", type=Path, default=Path("runs/toy"), metavar="DIR", help="directory of a run")
-    parser.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy")
-    parser.add_argument("--alpha", type=from_zero, default=0.6, metavar="A", help="favour long translations by this")
+    parser.add_argument(
+        "--beam", type=hypotheses, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy"
+    )
+    parser.add_argument("--alpha", type=exponent, default=0.6, metavar="A", help="favour long translations by this")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to compute")
     return parser.parse_args()
 

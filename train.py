@@ -13,6 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tinytransformer.backend import keep_freed_memory, require_device, set_precision
+from tinytransformer.checkpoint import load_config, require_same_vocabulary
 from tinytransformer.command_line import errors_in_one_line, interruptible
 from tinytransformer.data import (
     Corpus,
@@ -102,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with only_writer(options.out):
         if options.resume:
-            checkpoint.load()
+            checkpoint.load(training.steps)
         else:
             begin_run(options, translator, texts, checkpoint)
         train_and_save(options, training, corpus, checkpoint)
@@ -122,6 +123,7 @@ def train_and_save(
 
     def validate(step: int, loss: float, speed: float) -> None:
         with profile.paused():
+            checkpoint.require_finite()
             validation(step, loss, speed)
             checkpoint.save()
 
@@ -179,7 +181,9 @@ def read_text(options: argparse.Namespace, split: str) -> tuple[list[str], list[
 def make_tokenizer(options: argparse.Namespace, text: tuple[list[str], list[str]]) -> Tokenizer:
     """Learn the subwords of both sides. A size that the user asked for is had, or it is an error."""
     if options.resume:
-        return Tokenizer.load(options.out / "tokenizer.model")
+        tokenizer = Tokenizer.load(options.out / "tokenizer.model")
+        require_same_vocabulary(options.out, load_config(options.out), tokenizer)
+        return tokenizer
     size = or_recipe(options, "vocab_size")
     tokenizer = Tokenizer.train([*text[0], *text[1]], size, exact=options.vocab_size is not None)
     if len(tokenizer) < size:

@@ -8,6 +8,7 @@ import codecs
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tinytransformer.backend import DEVICES, keep_freed_memory
@@ -17,7 +18,8 @@ from tinytransformer.command_line import (
     above_zero,
     count,
     errors_in_one_line,
-    from_zero,
+    exponent,
+    hypotheses,
     probability,
     seed,
 )
@@ -98,7 +100,8 @@ def decode(line: bytes, number: int) -> str:
 
 
 def warn(message: str) -> None:
-    print(f"translate.py: warning: {message}", file=sys.stderr)
+    with suppress(OSError):  # the translation matters more
+        print(f"translate.py: warning: {message}", file=sys.stderr)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -113,9 +116,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--max-length", type=count, metavar="N", help="most subwords of a translation")
     parser.add_argument("--line-buffered", action="store_true", help="translate each line as soon as it is read")
     search = parser.add_argument_group("search")
-    search.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy")
-    search.add_argument("--alpha", type=from_zero, default=0.6, metavar="A", help="favour long translations by this")
-    search.add_argument("--n-best", type=count, metavar="N", help="print N with their scores, finished ones first")
+    search.add_argument(
+        "--beam", type=hypotheses, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy"
+    )
+    search.add_argument("--alpha", type=exponent, default=0.6, metavar="A", help="favour long translations by this")
+    search.add_argument("--n-best", type=hypotheses, metavar="N", help="print N with their scores, finished ones first")
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--sample", action="store_true", help="draw translations instead of searching for the best")
     sampling.add_argument("--temperature", type=above_zero, default=1.0, metavar="T", help="below 1: more careful")

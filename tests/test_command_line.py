@@ -14,12 +14,15 @@ from tinytransformer.command_line import (
     HelpFormatter,
     above_zero,
     count,
+    epochs,
     errors_in_one_line,
-    from_zero,
+    exponent,
+    hypotheses,
     interruptible,
     probability,
     seed,
     share,
+    up_to,
 )
 from tinytransformer.data import DataError
 from tinytransformer.tokenizer import VocabularyError
@@ -30,7 +33,10 @@ ACCEPTED = [
     (count, {"1": 1, "42": 42, "007": 7, "2147483647": 2**31 - 1}),
     (seed, {"0": 0, "1": 1, "12345678901234567890": 12345678901234567890}),
     (above_zero, {"1": 1.0, "0.5": 0.5, "1e-5": 1e-5, "3.": 3.0}),
-    (from_zero, {"0": 0.0, "1e9": 1e9}),
+    (exponent, {"0": 0.0, "0.6": 0.6, "10": 10.0}),
+    (epochs, {"1e-3": 1e-3, "2.5": 2.5, "1e6": 1e6}),
+    (hypotheses, {"1": 1, "1000": 1000}),
+    (up_to(7), {"7": 7}),
     (probability, {"1": 1.0, "1e-9": 1e-9}),
     (share, {"0": 0.0, "0.0": 0.0, "0.1": 0.1, "0.999": 0.999}),
 ]
@@ -42,7 +48,11 @@ REFUSED = [
     ),
     (seed, ("-1", "1.5", "", "x", "²"), "is not a whole number from zero up"),
     (above_zero, ("0", "-0.1", "nan", "inf", "-inf", "", "x", "1e-400"), "is not a number above zero"),
-    (from_zero, ("-1e-9", "nan", "inf", "", "x"), "is not a number from zero up"),
+    (exponent, ("-1e-9", "10.1", "1000", "nan", "inf", "", "x"), "is not a number from 0 to 10"),
+    (epochs, ("0", "-1", "nan", "inf", ""), "is not a number above zero"),
+    (epochs, ("1000001", "1e308"), "is more than a million"),
+    (hypotheses, ("1001", "2147483647"), "is more than 1,000"),
+    (up_to(7), ("8", "100"), "is more than 7"),
     (probability, ("0", "1.001", "-1", "nan", "inf", "", "x"), "is not a number above 0 and at most 1"),
     (share, ("1", "1.0", "-0.1", "-1e-9", "nan", "inf", "", "x"), "is not a number from 0 up to, but not including, 1"),
 ]

@@ -172,7 +172,7 @@ REFUSED = [
     (("--sample", "--top-k", "0"), "argument --top-k: '0' is not a whole number above zero"),
     (("--sample", "--temperature", "0"), "argument --temperature: '0' is not a number above zero"),
     (("--sample", "--seed", "-1"), "argument --seed: "),
-    (("--alpha", "-1"), "argument --alpha: '-1' is not a number from zero up"),
+    (("--alpha", "-1"), "argument --alpha: '-1' is not a number from 0 to 10"),
     (("--max-length", "0"), "argument --max-length: '0' is not a whole number above zero"),
 ]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -95,8 +96,7 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Transformer, To
     """
     config = load_config(directory)
     tokenizer = Tokenizer.load(directory / "tokenizer.model")
-    if config.vocabulary not in (None, tokenizer.digest()):
-        raise CheckpointError(f"{directory}: tokenizer.model is not the one that config.json was written for")
+    require_same_vocabulary(directory, config, tokenizer)
     for side in ("source_vocabulary", "target_vocabulary"):
         if getattr(config.model, side) != len(tokenizer):
             raise CheckpointError(
@@ -109,6 +109,12 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Transformer, To
     model = Transformer(config.model, np.random.default_rng(0), device=device)
     load_weights(weights, model)
     return model, tokenizer, config
+
+
+def require_same_vocabulary(directory: Path, config: RunConfig, tokenizer: Tokenizer) -> None:
+    """Raise CheckpointError if `directory` holds another vocabulary than its configuration was written for."""
+    if config.vocabulary not in (None, tokenizer.digest()):
+        raise CheckpointError(f"{directory}: tokenizer.model is not the one that config.json was written for")
 
 
 def load_config(directory: Path) -> RunConfig:
@@ -192,7 +198,8 @@ def load_state(directory: Path, optimizer: Adam) -> dict[str, float]:
         written = counters.pop("sha256", None)
         for name, value in counters.items():
             least = -math.inf if name == "best" else 0
-            if type(value) not in (int, float) or not least <= value <= (2**63 if name != "best" else math.inf):
+            most = 2**63 if type(value) is int else math.inf if name == "best" else sys.float_info.max
+            if type(value) not in (int, float) or not least <= value <= most:
                 raise ValueError(f"the counter {name} is {value!r}, expected a number from {least} up")
         if type(counters["step"]) is not int:
             raise ValueError(f"the counter step is {counters['step']!r}, expected a whole number")

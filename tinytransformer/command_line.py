@@ -36,6 +36,21 @@ def count(text: str) -> int:
     return int(text)
 
 
+def up_to(most: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers from 1 to `most`."""
+
+    def parse(text: str) -> int:
+        number = count(text)
+        if number > most:
+            raise argparse.ArgumentTypeError(f"{text!r} is more than {most:,}")
+        return number
+
+    return parse
+
+
+hypotheses = up_to(1000)  # of a beam search
+
+
 def seed(text: str) -> int:
     """Parse a whole number, zero or more."""
     if not text.isdecimal():
@@ -51,19 +66,27 @@ def above_zero(text: str) -> float:
     return number
 
 
-def from_zero(text: str) -> float:
-    """Parse a number, zero or more."""
-    number = _number(text)
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from zero up")
-    return number
-
-
 def share(text: str) -> float:
     """Parse a number from 0 up to, but not including, 1."""
     number = _number(text)
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up to, but not including, 1")
+    return number
+
+
+def epochs(text: str) -> float:
+    """Parse a number above zero, and at most a million."""
+    number = above_zero(text)
+    if number > 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than a million")
+    return number
+
+
+def exponent(text: str) -> float:
+    """Parse a number from 0 to 10."""
+    number = _number(text)
+    if not 0 <= number <= 10:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 10")
     return number
 
 

@@ -93,13 +93,13 @@ class Adam:
 def clip_by_global_norm(gradient: Array, limit: float) -> Array:
     """Scale the flat `gradient` down, in place, to a Euclidean norm of at most `limit`; return the norm before.
 
-    An infinite limit changes nothing.
+    A limit that is infinite in the gradient's dtype changes nothing.
 
     Source: Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063, algorithm 1.
     """
     xp = array_module(gradient)
     norm = xp.sqrt(gradient @ gradient)
-    if limit == math.inf:
+    if limit >= float(xp.finfo(gradient.dtype).max):  # which in this dtype would be infinite, and inf / inf no number
         return norm
     gradient *= limit / xp.maximum(norm, limit)
     return norm

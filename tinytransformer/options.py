@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tinytransformer.backend import DEVICES, PRECISIONS
-from tinytransformer.command_line import HelpFormatter, above_zero, count, seed, share
+from tinytransformer.command_line import HelpFormatter, above_zero, count, epochs, hypotheses, seed, share, up_to
 from tinytransformer.data import Corpus, plan_batches
 from tinytransformer.training import SCHEDULES, TrainingOptions
 from tinytransformer.transformer import ACTIVATIONS, NORMS, POSITIONS, PRESETS, TransformerConfig
@@ -116,11 +116,9 @@ def add_model_options(group: argparse._ArgumentGroup) -> None:
 def add_training_options(group: argparse._ArgumentGroup) -> None:
     length = group.add_mutually_exclusive_group()
     length.add_argument("--steps", type=count, metavar="N", help="updates of the parameters")
-    length.add_argument(
-        "--epochs", type=above_zero, metavar="N", help="passes over the training text, instead of steps"
-    )
+    length.add_argument("--epochs", type=epochs, metavar="N", help="passes over the training text, instead of steps")
     group.add_argument("--batch-tokens", type=count, metavar="N", help="most subwords on either side of a batch")
-    group.add_argument("--accumulate", type=count, default=1, metavar="N", help="batches per update")
+    group.add_argument("--accumulate", type=up_to(1_000_000), default=1, metavar="N", help="batches per update")
     group.add_argument("--learning-rate", type=above_zero, metavar="R", help="at its peak")
     group.add_argument("--warmup", type=count, metavar="N", help="steps until the peak")
     group.add_argument("--schedule", choices=SCHEDULES, help="of the learning rate after it")
@@ -128,7 +126,7 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--weight-decay", type=share, default=0.0, metavar="W", help="of AdamW")
     group.add_argument("--clip", type=above_zero, default=1.0, metavar="NORM", help="largest norm of a gradient")
     group.add_argument(
-        "--replicas", type=count, metavar="N", help="threads that share each update (default: 2; on a GPU 1)"
+        "--replicas", type=up_to(1024), metavar="N", help="threads that share each update (default: 2; on a GPU 1)"
     )
     group.add_argument(
         "--seed", type=seed, default=1, metavar="N", help="same seed and replicas, same machine: same bits"
@@ -149,7 +147,7 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--patience", type=count, metavar="N", help="stop when N validations brought no better BLEU")
     group.add_argument("--summary", action="store_true", help="print the parts of the model, and train nothing")
-    group.add_argument("--beam", type=count, default=4, metavar="N", help="hypotheses followed in the final test")
+    group.add_argument("--beam", type=hypotheses, default=4, metavar="N", help="hypotheses followed in the final test")
 
 
 def model_config(options: argparse.Namespace, vocabulary: int) -> TransformerConfig:

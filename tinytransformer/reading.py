@@ -6,10 +6,13 @@ digest beside the numbers tells when one of them has changed since they were wri
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
@@ -22,9 +25,17 @@ LARGEST = 1 << 23
 MOST_ARRAYS = 5000  # the most layers that a model may have make 4,200
 
 
+def open_file(path: Path) -> BinaryIO:
+    """Open a file of a run. Raises: OSError, also for a pipe, from which nothing may ever come, or a device."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # what is a directory is said when it is opened
+        raise OSError(errno.EINVAL, "is no file, but a pipe or a device", str(path))
+    return open(path, "rb")
+
+
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a small file. Raises: OSError; ValueError if it has more than LARGEST bytes."""
-    with open(path, "rb") as file:  # which may have no end, as /dev/zero
+    """Return the content of a small file. Raises: as `open_file`; ValueError if it has more than LARGEST bytes."""
+    with open_file(path) as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise ValueError(f"it has more than {LARGEST:,} bytes")
@@ -52,7 +63,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_shapes(path: Path) -> Shapes:
     """Return the shape of every array in a safetensors file; no array is read. Raises: as `read_arrays`."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         header = int.from_bytes(file.read(8), "little")
     if header > LARGEST:
         raise ValueError(f"its header claims {header:,} bytes, expected at most {LARGEST:,}")

@@ -45,11 +45,15 @@ class Checkpoint:
         self.standing = Standing()
         self.saved = time.monotonic()
 
-    def save(self) -> None:
-        """Put everything on disk. Raises: TrainingError if a parameter is not finite; what was saved before stays."""
+    def require_finite(self) -> None:
+        """Raise TrainingError if a parameter is not finite. The moments are, as every gradient was."""
         parameters = self.optimizer.parameters.data
-        if not array_module(parameters).isfinite(parameters).all():  # the moments are, as every gradient was
+        if not array_module(parameters).isfinite(parameters).all():
             raise TrainingError(f"step {self.standing.step}: a parameter is not finite; the learning rate is too large")
+
+    def save(self) -> None:
+        """Put everything on disk. Raises: as `require_finite`; what was saved before stays."""
+        self.require_finite()
         best = {"best": self.validation.best, "since": self.validation.since}
         save_state(self.directory, self.optimizer, {**asdict(self.standing), **best})
         self.validation.settle()
@@ -60,8 +64,8 @@ class Checkpoint:
         if time.monotonic() - self.saved >= SAVE_EVERY:
             self.save()
 
-    def load(self) -> None:
-        """Set everything to where the run was last saved, and take back what it wrote after that."""
+    def load(self, steps: int) -> None:
+        """Set everything to where the run, of so many steps, was last saved; take back what it wrote after that."""
         counters = load_state(self.directory, self.optimizer)
         try:
             self.validation.best, self.validation.since = counters["best"], int(counters["since"])
@@ -69,6 +73,9 @@ class Checkpoint:
         except KeyError as error:
             path = self.directory / "state.safetensors"
             raise CheckpointError(f"{path}: the counter {error} is missing") from None
+        if self.standing.step > steps:
+            path = self.directory / "state.safetensors"
+            raise CheckpointError(f"{path}: it stands at step {self.standing.step} of a run of {steps} steps")
         for pattern in FILES:
             for half in self.directory.glob(pattern + BESIDE):
                 half.unlink()

@@ -154,7 +154,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
             varint()
             yield number, b""
         elif kind in (1, 2, 5):
-            yield number, stream.read({1: 8, 5: 4}.get(kind) or varint())
+            yield number, stream.read(min({1: 8, 5: 4}.get(kind) or varint(), len(message)))
         else:
             raise VocabularyError(DAMAGED)
 

@@ -19,6 +19,7 @@ from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer
 
 BATCH_TOKENS = 4096  # source tokens decoded together, padding and beam included
+MOST = 1 << 16  # tokens of a line in any case: a model that never ends a translation would not end either
 LONGEST = 1024  # tokens of a line, END included, where positions set no end: attention takes memory in their square
 
 
@@ -62,7 +63,8 @@ class Translator:
         self.length_ratio = length_ratio
         self.forbidden = tokenizer.forbidden()  # once: it looks at the whole vocabulary
         trained = model.config.max_length
-        self.longest = trained if model.config.positions == "learned" else max(trained, LONGEST)  # END included
+        unlearned = min(max(trained, LONGEST), MOST)
+        self.longest = trained if model.config.positions == "learned" else unlearned  # END included
 
     @classmethod
     def load(cls, directory: Path, *, device: str = "cpu") -> Translator:

@@ -16,7 +16,7 @@ from tinytransformer.checkpoint import (
 )
 from tinytransformer.data import Corpus
 from tinytransformer.evaluation import evaluate_loss, evaluate_translation
-from tinytransformer.reading import parse_json
+from tinytransformer.reading import open_file, parse_json
 from tinytransformer.translation import Translator
 from tinytransformer.writing import move, write_atomically
 
@@ -99,8 +99,11 @@ class Validation:
             if int(path.stem.partition("-")[2]) > step:
                 path.unlink()
         path = self.directory / "metrics.jsonl"
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        write_atomically(path, b"".join(line for line in lines if _step_of(line) <= step))
+        kept = b""
+        if path.exists():
+            with open_file(path) as file:
+                kept = b"".join(line for line in file if _step_of(line) <= step)
+        write_atomically(path, kept)
 
     def _named_by_step(self, kind: str) -> list[Path]:
         return sorted(self.directory.glob(f"{kind}-{'[0-9]' * 8}.safetensors"))

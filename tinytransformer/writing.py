@@ -61,7 +61,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     beside = path.with_name(path.name + BESIDE)
     with _named_in_errors(path):
         try:
-            with open(beside, "wb") as file:
+            beside.unlink(missing_ok=True)  # half a file; or a link of a stranger's, that leads elsewhere
+            with open(beside, "xb") as file:
                 file.write(content)
                 _sync(file, len(content))
             move(beside, path)
