@@ -22,8 +22,8 @@ from tinytransformer.command_line import (
     share,
 )
 from tinytransformer.data import DataError
+from tinytransformer.progress import TrainingError
 from tinytransformer.tokenizer import VocabularyError
-from tinytransformer.training import TrainingError
 from tinytransformer.writing import WritingError, write_atomically
 
 ACCEPTED = [

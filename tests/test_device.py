@@ -25,8 +25,9 @@ from tinytransformer.ops.sums import (
     sum_to_last,
 )
 from tinytransformer.optim import Adam
+from tinytransformer.progress import READ_EVERY, Standing, TrainingError
 from tinytransformer.tensor import OPS
-from tinytransformer.training import READ_EVERY, Replicas, Standing, TrainingError, TrainingOptions, train
+from tinytransformer.training import Replicas, TrainingOptions, train
 
 EVERY_CASE = [(name, case) for name, cases in CASES.items() for case in cases]
 SHAPES = [  # of models: between them all that a model may be made of
@@ -165,8 +166,9 @@ def test_a_training_is_that_of_the_cpu(make_model, corpus, gpu, changes):
     np.testing.assert_allclose([loss for _, loss in there[3]], [loss for _, loss in here[3]], rtol=1e-9)
 
 
-def test_a_training_waits_once_in_many_steps(make_model, corpus, gpu):
-    trained(make_model(12, device="cuda", **SHAPES[0]), corpus, OPTIONS)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_training_waits_once_in_many_steps(make_model, corpus, gpu, replicas):
+    trained(make_model(12, device="cuda", **SHAPES[0]), corpus, replace(OPTIONS, replicas=replicas))
     assert gpu.waits == math.ceil(OPTIONS.steps / READ_EVERY)
 
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from tinytransformer.backend import DeviceError, is_out_of_memory
 from tinytransformer.checkpoint import CheckpointError
 from tinytransformer.data import DataError
+from tinytransformer.progress import TrainingError
 from tinytransformer.reading import in_one_line
 from tinytransformer.tokenizer import VocabularyError
-from tinytransformer.training import TrainingError
 from tinytransformer.writing import WritingError
 
 
