@@ -28,6 +28,7 @@ from tinytransformer.evaluation import evaluate_translation
 from tinytransformer.optim import Adam
 from tinytransformer.options import model_config, or_recipe, parse_arguments, training_options
 from tinytransformer.profiling import Profile
+from tinytransformer.progress import Progress, Standing, TrainingError
 from tinytransformer.run_directory import (
     Checkpoint,
     begin_run,
@@ -37,15 +38,7 @@ from tinytransformer.run_directory import (
 )
 from tinytransformer.tape import NonFiniteError, debugging
 from tinytransformer.tokenizer import Tokenizer
-from tinytransformer.training import (
-    WEIGHTS,
-    Progress,
-    Standing,
-    TrainingError,
-    TrainingOptions,
-    generator_for,
-    train,
-)
+from tinytransformer.training import WEIGHTS, TrainingOptions, generator_for, train
 from tinytransformer.transformer import Transformer
 from tinytransformer.translation import Search, Translator
 from tinytransformer.validation import Validation, ValidationSet

@@ -2,26 +2,29 @@
 
 Five models, in float32 and in TF32: target tokens per second, kernels of one step, and the share that the matrix
 products of a step, at the speed of one large product, have in its time. Each measurement has a process of its own. It
-needs a GPU, CuPy and PyTorch, and takes up to ten minutes.
+needs a GPU and CuPy, and takes up to ten minutes; without PyTorch its columns are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.floor import products
-from benchmarks.gpu_training import CONTENDERS, SIZES
-from benchmarks.processes import MeasurementError, machine, measure, require_torch, table
+from benchmarks.gpu_training import SIZES
+from benchmarks.processes import MeasurementError, machine, measure, table, table_row
 from tinytransformer.backend import PRECISIONS, DeviceError, require_device
 
 PAGE = Path(__file__).parent.parent / "docs" / "gpu.md"
 HEAD = ("model", "precision", "tokens/s", "PyTorch", "ratio", "kernels a step", "PyTorch", "share of products")
+
+SECONDS = 60  # that a measurement may take
 
 Measure = Callable[[str, str, str], dict[str, Any] | None]
 
@@ -32,30 +35,34 @@ def main() -> None:
         require_device("cuda")
     except DeviceError as error:
         sys.exit(f"benchmarks.gpu: error: {error}")
-    require_torch("benchmarks.gpu")
-    text = f"{card()}; {machine('cupy', 'torch')}\n\n{table(HEAD, rows(measured))}"
-    print(text)
-    fill_in(PAGE, "benchmark", text)
+    with_pytorch = importlib.util.find_spec("torch") is not None
+    if not with_pytorch:
+        print("note: left out PyTorch, which is not installed; run: pip install -e '.[parity]'", file=sys.stderr)
+    lines = [f"{card()}; {machine('cupy', 'torch')}", "", *table(HEAD, []).split("\n")]
+    print(*lines, sep="\n", flush=True)
+    for row in rows(measured, with_pytorch=with_pytorch):
+        lines.append(table_row(row))
+        print(lines[-1], flush=True)
+    fill_in(PAGE, "benchmark", "\n".join(lines))
 
 
 def measured(contender: str, size: str, precision: str) -> dict[str, Any] | None:
     """Return one measurement; None, and a note on standard error, if it failed."""
     print(f"{contender}, {size}, {precision}", file=sys.stderr)
     try:
-        return measure("benchmarks.gpu_training", contender, size, precision)
+        return measure("benchmarks.gpu_training", contender, size, precision, seconds=SECONDS)
     except MeasurementError as error:
         print(f"note: left out {contender}, {size}, {precision}: {error}", file=sys.stderr)
         return None
 
 
-def rows(measured: Measure) -> list[Sequence[str]]:
-    """Return the rows of the table."""
-    found: list[Sequence[str]] = []
+def rows(measured: Measure, *, with_pytorch: bool) -> Iterator[Sequence[str]]:
+    """Yield the rows of the table, each as soon as it is measured."""
     for size in SIZES:
         for precision in PRECISIONS:
-            ours, theirs = (measured(contender, size, precision) for contender in CONTENDERS)
-            found.append((size, precision, *_cells(size, ours, theirs)))
-    return found
+            ours = measured("tinytransformer", size, precision)
+            theirs = measured("PyTorch", size, precision) if with_pytorch else None
+            yield size, precision, *_cells(size, ours, theirs)
 
 
 def _cells(size: str, ours: dict[str, Any] | None, theirs: dict[str, Any] | None) -> list[str]:

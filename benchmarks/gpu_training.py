@@ -17,10 +17,18 @@ import numpy as np
 
 from benchmarks import sizes
 from benchmarks.sizes import BETAS, CLIP, EPS, LABEL_SMOOTHING, LEARNING_RATE, Size
-from tinytransformer.backend import PRECISIONS, array_module, require_device, set_precision, to_device
+from tinytransformer.backend import (
+    PRECISIONS,
+    array_module,
+    keep_freed_memory,
+    require_device,
+    set_precision,
+    to_device,
+)
 from tinytransformer.data import batches
 from tinytransformer.optim import Adam, clip_by_global_norm
-from tinytransformer.training import READ_EVERY, WEIGHTS, Replicas, TrainingOptions, generator_for, train
+from tinytransformer.progress import READ_EVERY
+from tinytransformer.training import WEIGHTS, Replicas, TrainingOptions, generator_for, train
 from tinytransformer.transformer import Transformer
 
 TURNS = 5  # of READ_EVERY steps each, after one in which kernels are compiled and memory is taken
@@ -30,6 +38,7 @@ SIZES = {**sizes.SIZES, "60M": Size(32_000, 512, 2048, 8, 6, 64, 64)}  # with 60
 
 def measure_tinytransformer(size: Size, precision: str) -> dict[str, Any]:
     """Return the tokens per second of training, the kernels of one step, and the rate of a large matrix product."""
+    keep_freed_memory()
     require_device("cuda")
     set_precision(precision)
     options = TrainingOptions(
@@ -69,17 +78,23 @@ def product_rate(edge: int = 8192) -> float:
 
 
 def kernels_of(step: Callable[[], object]) -> int | None:
-    """Return how many kernels a step launches, whoever launches them; None where PyTorch is not there to count."""
+    """Return how many kernels a step launches, whoever launches them; None without a PyTorch for CUDA to count them."""
     try:
+        import torch
         from torch.autograd import DeviceType
         from torch.profiler import ProfilerActivity, profile
     except ImportError:
         return None
+    if not torch.cuda.is_available():
+        return None
     step()
+    torch.cuda.synchronize()  # or kernels of the step before would be counted too
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         step()
+        torch.cuda.synchronize()
     events = [event for event in profiled.events() if event.device_type == DeviceType.CUDA]
-    return sum(not event.name.startswith(("Memcpy", "Memset")) for event in events)
+    kernels = [event for event in events if not getattr(event, "is_user_annotation", False)]  # such as Optimizer.step
+    return sum(not event.name.startswith(("Memcpy", "Memset")) for event in kernels)
 
 
 def measure_pytorch(size: Size, precision: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ taken within a turn.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -15,7 +16,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,18 +29,25 @@ class MeasurementError(RuntimeError):
     """A measurement that failed; the message is the last line of what it wrote to standard error."""
 
 
-def measure(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+def measure(
+    module: str, *arguments: str, environment: Mapping[str, str] | None = None, seconds: float | None = None
+) -> dict[str, Any]:
     """Run `python -m module arguments` with these environment variables on top; return the JSON that it printed.
 
-    Raises: MeasurementError if it fails.
+    seconds: how long it may take, if there is a limit.
+    Raises: MeasurementError if it fails, or takes longer.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", **(environment or {})},
-        cwd=ROOT,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8", **(environment or {})},
+            cwd=ROOT,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise MeasurementError(f"it took longer than {seconds:g} s") from None
     if done.returncode:
         raise MeasurementError((done.stderr.strip().split("\n")[-1] or f"exit status {done.returncode}").strip())
     return json.loads(done.stdout.strip().split("\n")[-1])
@@ -94,7 +101,9 @@ def table_row(cells: Sequence[str]) -> str:
 
 def machine(*libraries: str) -> str:
     """Return a line on what was measured: the processor, and the versions of those libraries that are there."""
-    found = [f"{name} {version(name)}" for name in ("numpy", *libraries) if importlib.util.find_spec(name)]
+    there = [name for name in ("numpy", *libraries) if importlib.util.find_spec(name)]
+    # The module is asked, since its distribution may have another name: cupy comes with cupy-cuda13x.
+    found = [f"{name} {importlib.import_module(name).__version__}" for name in there]
     return f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}, {', '.join(found)}"
 
 

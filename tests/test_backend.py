@@ -63,6 +63,20 @@ class CudaError(RuntimeError):
         self.status = status
 
 
+OUT_OF_MEMORY = {
+    "the host's": (MemoryError("Unable to allocate 7 GiB"), True),
+    "cuBLAS's": (CudaError(3, "CUBLAS_STATUS_ALLOC_FAILED"), True),
+    "CUDA's": (CudaError(2, "cudaErrorMemoryAllocation: out of memory"), True),
+    "another of CUDA's": (CudaError(700, "cudaErrorIllegalAddress"), False),
+    "none of CUDA's": (ValueError("ALLOC_FAILED is no number"), False),
+}
+
+
+@pytest.mark.parametrize(("error", "is_one"), OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+def test_what_counts_as_out_of_memory(error, is_one):
+    assert backend.is_out_of_memory(error) == is_one
+
+
 def cupy_that(driver=13000, built_for=13000, devices=1, product=None):
     """Return a stand-in whose CUDA has these versions and devices; an exception among them is raised when asked for."""
 
@@ -72,7 +86,7 @@ def cupy_that(driver=13000, built_for=13000, devices=1, product=None):
         return what
 
     module = StandIn()
-    module.cuda.runtime.driverGetVersion = lambda: driver
+    module.cuda.runtime.driverGetVersion = lambda: answer(driver)
     module.cuda.runtime.runtimeGetVersion = lambda: built_for
     module.cuda.runtime.getDeviceCount = lambda: answer(devices)
     if product is not None:
@@ -138,8 +152,15 @@ UNUSABLE = {
         "cuda",
         cupy_that(built_for=12090, product=RuntimeError("CuPy failed to load libnvrtc.so.12:\n  OSError: not found")),
         None,
-        "fails at its first product (RuntimeError: CuPy failed to load libnvrtc.so.12: OSError: not found); "
+        "fails at its first steps (RuntimeError: CuPy failed to load libnvrtc.so.12: OSError: not found); "
         "for CUDA's libraries run: pip install -e '.[cuda12]'",
+    ),
+    "the runtime is missing": (
+        "cuda",
+        cupy_that(driver=RuntimeError("libcudart.so.13:\n not found")),
+        None,
+        "fails at its first steps (RuntimeError: libcudart.so.13: not found); for CUDA's libraries "
+        "run: pip install -e '.[cuda13]' (or '.[cuda12]' for a CUDA 12 driver)",
     ),
 }
 

@@ -25,8 +25,8 @@ from tinytransformer.command_line import (
     up_to,
 )
 from tinytransformer.data import DataError
+from tinytransformer.progress import TrainingError
 from tinytransformer.tokenizer import VocabularyError
-from tinytransformer.training import TrainingError
 from tinytransformer.writing import WritingError, write_atomically
 
 ACCEPTED = [
@@ -112,6 +112,10 @@ ERRORS = {
         MemoryError("Unable to allocate 7 GiB"),
         "x.py: error: there is not enough memory: Unable to allocate 7 GiB",
     ),
+    "memory of a GPU": (
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
+        "x.py: error: there is not enough memory: CUBLAS_STATUS_ALLOC_FAILED",
+    ),
     "Ctrl-C": (KeyboardInterrupt(), 130),
     "an exit": (SystemExit(7), 7),
 }
@@ -137,9 +141,11 @@ def test_a_disk_that_is_full_while_a_file_is_written_is_told_with_the_file(monke
     assert "state.safetensors" in caught.value.code
 
 
-def test_other_errors_are_ours_and_are_not_hidden():
-    with pytest.raises(ZeroDivisionError), errors_in_one_line("x.py"):
-        raise ZeroDivisionError
+@pytest.mark.parametrize("error", [ZeroDivisionError(), RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")])
+def test_other_errors_are_ours_and_are_not_hidden(error):
+    with pytest.raises(type(error)) as caught, errors_in_one_line("x.py"):
+        raise error
+    assert caught.value is error
 
 
 def test_where_the_reader_has_gone_nothing_more_is_written(monkeypatch, tmp_path):

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from tinytransformer.progress import TrainingError
 from tinytransformer.tape import NonFiniteError, checking, debugging
-from tinytransformer.training import TrainingError, TrainingOptions, train
+from tinytransformer.training import TrainingOptions, train
 
 FAULTS = {  # a parameter in which a NaN stands, and the first operation that meets it
     "decoder.norm.gain": "layer_norm",

@@ -17,10 +17,17 @@ from tinytransformer.decoding import Sampling, beam_search, greedy, sample
 from tinytransformer.evaluation import evaluate_loss
 from tinytransformer.gradcheck.cases import CASES
 from tinytransformer.gradcheck.check import analytic_gradients, check, draw
-from tinytransformer.ops.sums import _subtract_running_sums, sum_rows_by_id
+from tinytransformer.ops.sums import (
+    _subtract_running_sums,
+    sum_last,
+    sum_of_products,
+    sum_rows_by_id,
+    sum_to_last,
+)
 from tinytransformer.optim import Adam
+from tinytransformer.progress import READ_EVERY, Standing, TrainingError
 from tinytransformer.tensor import OPS
-from tinytransformer.training import READ_EVERY, Replicas, Standing, TrainingError, TrainingOptions, train
+from tinytransformer.training import Replicas, TrainingOptions, train
 
 EVERY_CASE = [(name, case) for name, cases in CASES.items() for case in cases]
 SHAPES = [  # of models: between them all that a model may be made of
@@ -73,6 +80,33 @@ def test_sums_by_id_are_the_same_in_both_ways(ids, kind):
     np.testing.assert_allclose(
         running, sum_rows_by_id(rows, ids, 7), rtol=0, atol=1e-14 if kind == np.float64 else 1e-6
     )
+
+
+def test_sums_are_no_products_on_the_device(gpu):
+    """TF32 would round them."""
+    here = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
+    there = gpu.asarray(here)
+    for sums in (sum_to_last, sum_last, lambda x: sum_of_products(x, x)):
+        one, other = sums(here), sums(there)
+        assert other.dtype == np.float32
+        assert other.shape == one.shape
+        np.testing.assert_allclose(gpu.asnumpy(other), one, rtol=1e-5, atol=1e-6)
+    assert gpu.tf32 is None
+
+
+@pytest.mark.parametrize(("precision", "settled"), [("float32", "0"), ("tf32", "1")])
+def test_train_sets_the_precision_before_the_first_product_that_it_is_for(
+    train_script, folder, gpu, monkeypatch, tmp_path, precision, settled
+):
+    """In the order of train.py, which looks whether there is a GPU before all else."""
+    monkeypatch.setenv("CUPY_TF32", "as it was")
+    monkeypatch.setattr(train_script, "keep_freed_memory", lambda: None)
+    text = ["--source", str(folder / "train.en"), "--target", str(folder / "train.de"), "--vocab-size", "400"]
+    small = ["--steps", "1", "--batch-tokens", "400", "--out", str(tmp_path / "run")]
+    arguments = ["train.py", *text, *small, "--device", "cuda", "--precision", precision]
+    monkeypatch.setattr("sys.argv", arguments)
+    train_script.main()
+    assert gpu.tf32 == settled
 
 
 def both(make_model, **changes):
@@ -132,8 +166,9 @@ def test_a_training_is_that_of_the_cpu(make_model, corpus, gpu, changes):
     np.testing.assert_allclose([loss for _, loss in there[3]], [loss for _, loss in here[3]], rtol=1e-9)
 
 
-def test_a_training_waits_once_in_many_steps(make_model, corpus, gpu):
-    trained(make_model(12, device="cuda", **SHAPES[0]), corpus, OPTIONS)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_training_waits_once_in_many_steps(make_model, corpus, gpu, replicas):
+    trained(make_model(12, device="cuda", **SHAPES[0]), corpus, replace(OPTIONS, replicas=replicas))
     assert gpu.waits == math.ceil(OPTIONS.steps / READ_EVERY)
 
 
@@ -204,15 +239,17 @@ def test_ids_are_looked_at_before_they_go_over(make_model, corpus, side):
         greedy(model, [[5, 40]], [3])
 
 
+FORBIDDEN = [5, 9]  # ids that a model would produce
 SEARCHES = {
-    "greedy": greedy,
-    "beam": lambda *arguments: beam_search(*arguments, beam=3),
+    "greedy": lambda *arguments: greedy(*arguments, forbidden=FORBIDDEN),
+    "beam": lambda *arguments: beam_search(*arguments, beam=3, forbidden=FORBIDDEN),
     "sampling": lambda model, sources, limits: sample(
         model,
         sources,
         limits,
         [np.random.default_rng(i) for i in range(len(sources))],
         Sampling(temperature=0.8, top_k=5, top_p=0.9),
+        forbidden=FORBIDDEN,
     ),
 }
 

@@ -8,8 +8,8 @@ import safetensors.numpy
 from test_resume import SMALL, TEXT, state_of
 
 from tinytransformer.optim import Adam
+from tinytransformer.progress import TrainingError
 from tinytransformer.run_directory import Checkpoint
-from tinytransformer.training import TrainingError
 
 STEPS = (*TEXT, *SMALL, "--steps", "6", "--valid-every", "1", "--warmup", "1", "--schedule", "cosine")
 

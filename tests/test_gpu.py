@@ -10,10 +10,13 @@ import pytest
 from scripts import ROOT, load_script
 from test_device import OPTIONS, SEARCHES, SHAPES, both, step, trained
 
-from tinytransformer.backend import DeviceError, require_device, to_host
+from tinytransformer.backend import DeviceError, array_module, require_device, to_device, to_host
+from tinytransformer.data import make_batch
 from tinytransformer.gradcheck.cases import CASES
 from tinytransformer.gradcheck.check import check
+from tinytransformer.optim import Adam, clip_by_global_norm
 from tinytransformer.tensor import OPS
+from tinytransformer.training import Replicas
 
 
 def why_not():
@@ -28,9 +31,17 @@ def why_not():
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(why_not()), reason=why_not())]
 
 
+def is_whole(session):
+    """Return whether `pytest -m gpu` ran, all of it, and nothing failed: only that is fit for the page."""
+    config = session.config
+    narrowed = [config.getoption(name, None) for name in ("keyword", "deselect", "ignore", "ignore_glob", "lf")]
+    everywhere = list(config.args) == list(config.getini("testpaths"))
+    return config.option.markexpr == "gpu" and everywhere and not any(narrowed) and not session.testsfailed
+
+
 @pytest.fixture(scope="module")
 def table(request):
-    """Rows of what was compared: what, on the CPU, on the GPU. They are printed, and filled in into docs/gpu.md."""
+    """Rows of what was compared: what, on the CPU, on the GPU. They are printed; a whole run fills in docs/gpu.md."""
     rows = []
     yield rows
     sys.path.insert(0, str(ROOT))
@@ -38,7 +49,8 @@ def table(request):
     head = ("", "CPU", "GPU")
     text = f"{gpu.card()}; {processes.machine('cupy')}\n\n{processes.table(head, rows)}"
     request.config.pluginmanager.get_plugin("terminalreporter").write_line(f"\n{text}")
-    gpu.fill_in(gpu.PAGE, "tests", text)
+    if is_whole(request.session):
+        gpu.fill_in(gpu.PAGE, "tests", text)
 
 
 def difference(x, y):
@@ -79,6 +91,33 @@ def test_a_training_is_that_of_the_cpu(make_model, corpus, table):
     for x, y, z in zip(here, there, again, strict=True):
         assert difference(x, y) < 1e-8
         assert to_host(y).tobytes() == to_host(z).tobytes()
+
+
+def test_nobody_waits_for_a_step(make_model, corpus):
+    """All of it has been handed over while the GPU still multiplies what it was given before.
+
+    The model is small: a stream holds about a thousand launches, and with more even one that asks for nothing waits.
+    """
+    model = make_model(12, device="cuda", dtype=np.float32, scale=1.0, decoder_layers=1)
+    xp, optimizer, batch = array_module(model.parameters.data), Adam(model.parameters), make_batch(corpus.pairs[:20])
+    large = to_device(np.ones((8192, 8192), np.float32), "cuda")
+    parts, result = [replace(batch, source=xp.asarray(batch.source), target=xp.asarray(batch.target))], large @ large
+
+    with Replicas(model, OPTIONS) as replicas:
+
+        def step():
+            loss = replicas.gradient(parts, batch.tokens, 1)
+            norm = clip_by_global_norm(model.parameters.grad, OPTIONS.clip)
+            optimizer.update(1e-3, xp.isfinite(loss + norm))
+
+        step()  # compiles its kernels, and takes its memory
+        stream = xp.cuda.get_current_stream()
+        stream.synchronize()
+        for _ in range(100):  # two seconds of an H100
+            xp.matmul(large, large, out=result)
+        step()
+        assert not stream.done
+        stream.synchronize()
 
 
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
@@ -123,7 +162,8 @@ def test_memory_that_runs_out_is_told_in_one_line(call, monkeypatch):
 
 PRODUCT = """
 import numpy as np
-from tinytransformer.backend import set_precision, to_device, to_host
+from tinytransformer.backend import require_device, set_precision, to_device, to_host
+require_device("cuda")  # before it, as in train.py
 set_precision({precision!r})
 x = np.random.default_rng(0).standard_normal((512, 512))
 there = to_device(x.astype(np.float32), "cuda")

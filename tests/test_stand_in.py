@@ -37,6 +37,12 @@ REFUSED = {
     "its function on a list": lambda gpu, x, y: gpu.sum([1, 2]),
     "its result in a NumPy array": lambda gpu, x, y: gpu.exp(x, out=y),
     "both in one sequence": lambda gpu, x, y: gpu.concatenate([x, y]),
+    "a list as data": lambda gpu, x, y: gpu.searchsorted(x[0], [1, 2]),
+    "a list as data of a method": lambda gpu, x, y: x.take([1, 0]),
+    "a list to fill with": lambda gpu, x, y: gpu.full((2,), [1, 2]),
+    "a tuple as a branch of where": lambda gpu, x, y: gpu.where(x > 0, (1, 2, 3), 0),
+    "counts of the device for repeat": lambda gpu, x, y: x.repeat(gpu.asarray([1, 2]), axis=0),
+    "counts of the device by name": lambda gpu, x, y: x.repeat(repeats=gpu.asarray([1, 2]), axis=0),
     "branches of where on the host": lambda gpu, x, y: gpu.where(x > 0, x, y),
     "NumPy's ufunc": lambda gpu, x, y: np.exp(x),
     "NumPy's function": lambda gpu, x, y: np.sum(x),
@@ -80,7 +86,11 @@ def test_what_cupy_lacks_it_lacks(gpu, there):
 def test_where_cupy_is_installed_it_has_all_that_the_stand_in_has():
     """It can be imported without a GPU."""
     cupy = pytest.importorskip("cupy")
-    functions = {name for name in vars(StandIn()) | vars(StandIn) if not name.startswith("_")} - {"call", "waits"}
+    functions = {name for name in vars(StandIn()) | vars(StandIn) if not name.startswith("_")} - {
+        "call",
+        "waits",
+        "tf32",
+    }
     methods = {name for name in vars(DeviceArray) if not name.startswith("_")}
     assert not [name for name in functions if not hasattr(cupy, name)]
     assert not [name for name in methods if not hasattr(cupy.ndarray, name)]
@@ -97,6 +107,9 @@ WAITS = {
     "repr": repr,
     "a condition": lambda x: 1 if x > 0 else 0,
     "a mask as index": lambda x: x.reshape(1)[x.reshape(1) > 0],
+    "a mask that is written through": lambda x: x.reshape(1).__setitem__(x.reshape(1) > 0, 1),
+    "how many to count": lambda x: x._gpu.arange(x),
+    "where to count to": lambda x: x._gpu.arange(0, x),
 }
 
 
@@ -132,6 +145,45 @@ def test_an_index_out_of_range_wraps_in_silence(gpu, there):
     np.testing.assert_array_equal(gpu.asnumpy(there[gpu.asarray([2, -1, 3])]), gpu.asnumpy(there)[[0, 1, 1]])
     taken = gpu.take_along_axis(there, gpu.asarray([[3], [5]]), axis=1)
     np.testing.assert_array_equal(gpu.asnumpy(taken), [[0], [5]])
+
+
+PLACES = {
+    "first": (lambda i: i, np.s_[[2, 0]]),
+    "second": (lambda i: (slice(None), i), np.s_[:, [2, 0]]),
+    "last of all": (lambda i: (..., i + 2), np.s_[..., [4, 2]]),
+    "behind all and before one": (lambda i: (..., i, 0), np.s_[..., [2, 0], 0]),
+    "behind a new axis": (lambda i: (None, slice(None), i), np.s_[None, :, [2, 0]]),
+    "behind all and a new axis": (lambda i: (..., None, i + 2), np.s_[..., None, [4, 2]]),
+}
+
+
+@pytest.mark.parametrize(("place", "plain"), PLACES.values(), ids=PLACES)
+def test_an_index_wraps_by_the_axis_on_which_it_stands(gpu, place, plain):
+    """Read and written, one array of the host and one of the device stay alike."""
+    here = np.arange(60.0).reshape(3, 4, 5)
+    there, key = gpu.asarray(here), place(gpu.asarray([2, 0]))
+    np.testing.assert_array_equal(gpu.asnumpy(there[key]), here[plain])
+    there[key], here[plain] = 7.0, 7.0
+    np.testing.assert_array_equal(gpu.asnumpy(there), here)
+
+
+def test_rows_of_numbers_are_shapes_and_axes(gpu, there):
+    assert gpu.zeros((2, 3)).shape == gpu.full([2, 3], 1.0).shape == there.T.reshape((2, 3)).shape == (2, 3)
+    assert there.transpose((1, 0)).shape == (3, 2)
+    assert there.sum(axis=(0, 1)).shape == there.sum((0, 1)).shape == ()
+    assert gpu.broadcast_to(there, (4, 2, 3)).shape == (4, 2, 3)
+    assert there.repeat(2, axis=0).shape == (4, 3)
+
+
+@pytest.mark.parametrize(("kind", "settled"), [("float64", None), ("float32", "0")])
+def test_the_first_product_in_float32_settles_on_tf32_or_not(gpu, monkeypatch, kind, settled):
+    """As CuPy does: whatever the environment says later."""
+    monkeypatch.setenv("CUPY_TF32", "0")
+    x = gpu.ones((2, 2), dtype=kind)
+    x @ x
+    monkeypatch.setenv("CUPY_TF32", "1")
+    x @ x
+    assert gpu.tf32 == settled
 
 
 def test_a_repeated_index_may_only_put_one_value(gpu, there):

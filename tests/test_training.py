@@ -12,10 +12,9 @@ from tinytransformer.data import Corpus, make_batch, plan_batches
 from tinytransformer.decoding import greedy
 from tinytransformer.evaluation import evaluate_loss
 from tinytransformer.optim import Adam, cosine, inverse_square_root
+from tinytransformer.progress import Standing, TrainingError
 from tinytransformer.training import (
     Replicas,
-    Standing,
-    TrainingError,
     TrainingOptions,
     generator_for,
     learning_rate,

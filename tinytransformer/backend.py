@@ -25,6 +25,7 @@ Array = Any  # numpy.ndarray or cupy.ndarray; the two share their methods but no
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("float32", "tf32")
 NO_DEVICE = 100  # cudaErrorNoDevice, of CUDA's runtime
+NO_MEMORY = ("ALLOC_FAILED", "MemoryAllocation")  # as in CUBLAS_STATUS_ALLOC_FAILED, cudaErrorMemoryAllocation
 
 
 class DeviceError(RuntimeError):
@@ -46,36 +47,41 @@ def require_device(device: str) -> None:
 
 def _why_no_cupy() -> str:
     """Return why CuPy is not there, and what to install, in one line."""
-    either = f"{_install(13)} (or '.[cuda12]' for a CUDA 12 driver)"
     if import_error is None or (isinstance(import_error, ModuleNotFoundError) and import_error.name == "cupy"):
-        return f"needs CuPy, which is not installed; {either}"
+        return f"needs CuPy, which is not installed; {EITHER}"
     why = _one_line(import_error.__cause__ or import_error)
-    return f"needs CuPy, which is installed but cannot be imported ({why}); remove it, and {either}"
+    return f"needs CuPy, which is installed but cannot be imported ({why}); remove it, and {EITHER}"
 
 
 @cache
 def _why_no_gpu(cupy: Any) -> str | None:
     """Return why CuPy cannot compute, and what to install, in one line; None if it can."""
-    runtime = cupy.cuda.runtime
-    driver, own = runtime.driverGetVersion(), runtime.runtimeGetVersion()  # of CUDA: 12080 is 12.8; no driver, 0
-    if driver == 0:
-        return "needs an NVIDIA driver, and there is none; install the one for your card from nvidia.com/drivers"
-    if driver // 1000 < own // 1000:
-        other = f"remove it, and {_install(driver // 1000)}" if driver >= 12000 else "install a newer driver"
-        return f"has a driver for CUDA {driver // 1000}, but CuPy is built for CUDA {own // 1000}; {other}"
+    runtime, install = cupy.cuda.runtime, EITHER
     try:
+        driver, own = runtime.driverGetVersion(), runtime.runtimeGetVersion()  # of CUDA: 12080 is 12.8; no driver, 0
+        if driver == 0:
+            return "needs an NVIDIA driver, and there is none; install the one for your card from nvidia.com/drivers"
+        if driver // 1000 < own // 1000:
+            other = f"remove it, and {_install(driver // 1000)}" if driver >= 12000 else "install a newer driver"
+            return f"has a driver for CUDA {driver // 1000}, but CuPy is built for CUDA {own // 1000}; {other}"
+        install = _install(own // 1000)
         if runtime.getDeviceCount():
-            ones = cupy.ones((2, 2), dtype=np.float32)
-            (ones @ ones + ones).sum()  # cuBLAS, a kernel compiled on the spot, a reduction
+            # cuBLAS, a kernel compiled on the spot, a reduction; not in float32, for which CuPy would settle on TF32 or
+            # not, for the whole process, before `set_precision` has been called
+            ones = cupy.ones((2, 2), dtype=np.float64)
+            (ones @ ones + ones).sum()
             return None
     except Exception as error:  # whatever it is: training would end in the same
         if getattr(error, "status", None) != NO_DEVICE:
-            return f"fails at its first product ({_one_line(error)}); for CUDA's libraries {_install(own // 1000)}"
+            return f"fails at its first steps ({_one_line(error)}); for CUDA's libraries {install}"
     return "needs an NVIDIA GPU, and the driver finds none; is one plugged in, and named in CUDA_VISIBLE_DEVICES?"
 
 
 def _install(version: int) -> str:
     return f"run: pip install -e '.[cuda{version}]'"
+
+
+EITHER = f"{_install(13)} (or '.[cuda12]' for a CUDA 12 driver)"
 
 
 def _one_line(error: BaseException) -> str:
@@ -88,6 +94,15 @@ def set_precision(precision: str) -> None:
     For scripts alone, before the first product: it holds for the whole process. TF32 needs an Ampere card or newer.
     """
     os.environ["CUPY_TF32"] = str(int(precision == "tf32"))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether `error` says that memory has run out, on the host or on a GPU.
+
+    CuPy's own is a MemoryError; where one of CUDA's libraries finds none left, only its text tells.
+    """
+    of_cuda = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    return of_cuda or isinstance(error, MemoryError)
 
 
 def cores(x: Array) -> int:

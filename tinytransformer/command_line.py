@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tinytransformer.backend import DeviceError
+from tinytransformer.backend import DeviceError, is_out_of_memory
 from tinytransformer.checkpoint import CheckpointError
 from tinytransformer.data import DataError
+from tinytransformer.progress import TrainingError
 from tinytransformer.reading import in_one_line
 from tinytransformer.tokenizer import VocabularyError
-from tinytransformer.training import TrainingError
 from tinytransformer.writing import WritingError
 
 
@@ -145,8 +145,10 @@ def errors_in_one_line(script: str) -> Iterator[None]:
         sys.stdout.flush()
     except (CheckpointError, DataError, DeviceError, TrainingError, VocabularyError, WritingError) as error:
         sys.exit(f"{script}: error: {in_one_line(error)}")
-    except MemoryError as error:
-        sys.exit(f"{script}: error: there is not enough memory: {error}")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(f"{script}: error: there is not enough memory: {in_one_line(error)}")
     except BrokenPipeError:  # whoever read it has gone
         _abandon_output()
         sys.exit(128 + 13)  # as if SIGPIPE had ended it, as it ends other filters

@@ -95,31 +95,28 @@ class Batch:
     """Sentences side by side, padded to the longest.
 
     source: (B, T_source), each sentence with END. target: (B, T_target), each with BEGIN and END.
-    tokens: how many target tokens there are to predict, padding and BEGIN not counted.
     """
 
     source: Array
     target: Array
-    tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """How many target tokens there are to predict, padding and BEGIN not counted; to count them waits for a GPU."""
+        return int((self.target[:, 1:] != PAD).sum())
 
     def share(self, i: int, count: int) -> Batch | None:
         """Return every `count`-th sentence, from the i-th on, so that long and short are shared alike; None if none."""
         if count == 1:
             return self
         source, target = self.source[i::count], self.target[i::count]
-        if not len(source):
-            return None
-        return Batch(source, target, int((target[:, 1:] != PAD).sum()))
+        return Batch(source, target) if len(source) else None
 
 
 @timed("batches")
 def make_batch(pairs: Sequence[Pair]) -> Batch:
     """Lay sentence pairs into one Batch."""
-    return Batch(
-        pad([[*source, END] for source, _ in pairs]),
-        pad([[BEGIN, *target, END] for _, target in pairs]),
-        sum(len(target) + 1 for _, target in pairs),
-    )
+    return Batch(pad([[*source, END] for source, _ in pairs]), pad([[BEGIN, *target, END] for _, target in pairs]))
 
 
 def pad(rows: Sequence[Sequence[int]]) -> np.ndarray:

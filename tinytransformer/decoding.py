@@ -73,8 +73,9 @@ class _State:
     def select(self, rows: np.ndarray, *, sentences: np.ndarray | None = None) -> None:
         """Continue with these rows, in this order; `sentences` are the remaining ones if some have ended."""
         xp = array_module(self.memory.data)
+        going_on = xp.asarray(rows)
         for block in self.cache:
-            block.self_attention.select(xp.asarray(rows))
+            block.self_attention.select(going_on)
         if sentences is None:
             return  # all rows of one sentence share its memory, so it stays in place
         kept = xp.asarray(sentences)

@@ -20,8 +20,8 @@ from tinytransformer.checkpoint import (
 )
 from tinytransformer.optim import Adam
 from tinytransformer.options import parse_arguments
+from tinytransformer.progress import Standing, TrainingError
 from tinytransformer.reading import in_one_line
-from tinytransformer.training import Standing, TrainingError
 from tinytransformer.transformer import TransformerConfig
 from tinytransformer.translation import Translator
 from tinytransformer.validation import Validation

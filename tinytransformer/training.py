@@ -8,22 +8,22 @@ goes on bit for bit as if it had never been interrupted.
 from __future__ import annotations
 
 import itertools
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinytransformer.backend import Array, array_module, to_host
+from tinytransformer.backend import Array
 from tinytransformer.data import Batch, Corpus, make_batch, plan_batches
 from tinytransformer.ops import cross_entropy
 from tinytransformer.optim import Adam, clip_by_global_norm, cosine, inverse_square_root
+from tinytransformer.progress import Progress, Standing, Unread
 from tinytransformer.timing import timed
 from tinytransformer.transformer import PAD, Transformer
 
@@ -31,12 +31,6 @@ SCHEDULES = ("inverse-square-root", "cosine")
 
 # What a generator is for, so that two generators of one run never draw the same numbers.
 WEIGHTS, ORDER, DROPOUT = range(3)
-
-READ_EVERY = 16  # steps from one look at what a GPU has computed to the next: each look waits until it is done
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on; the message says at which step and why."""
 
 
 @dataclass(frozen=True)
@@ -64,29 +58,6 @@ class TrainingOptions:
     valid_every: int = 1000
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What `train` reports of each update. loss: with label smoothing, per target token of this update."""
-
-    step: int
-    epoch: int
-    loss: float
-    learning_rate: float
-    tokens: int
-
-
-@dataclass
-class Standing:
-    """Where a run stands: beside the parameters and the optimizer's moments all that it needs to go on.
-
-    step: updates taken. loss_sum, token_sum: over the updates since the last validation.
-    """
-
-    step: int = 0
-    loss_sum: float = 0.0
-    token_sum: int = 0
-
-
 def generator_for(seed: int, *purpose: int) -> np.random.Generator:
     """Return the generator of a run for one purpose and place: the same numbers every time."""
     return np.random.Generator(np.random.SFC64([seed, *purpose]))
@@ -111,30 +82,27 @@ def train(
     stop: is asked after every update whether to leave off there; on a GPU, after every look.
     Raises: TrainingError if loss or gradient cease to be finite; the parameters are then those before that step.
 
-    A GPU works behind this loop, which hands the steps over without waiting for them. Their losses are read, and they
-    are reported, up to READ_EVERY at once.
+    A GPU works behind this loop, which hands the steps over without waiting for them: the batches of a step are made
+    and copied while the last one runs. Losses are read, and updates reported, up to READ_EVERY at once.
     """
     optimizer = optimizer or Adam(model.parameters, weight_decay=options.weight_decay)
     now = standing or Standing()
-    stream = _endless_batches(corpus, options, skip=now.step * options.accumulate)
-    unread, step = Unread(optimizer, now, report), now.step
+    updates, unread = _updates(model, corpus, options, skip=now.step), Unread(optimizer, now, report)
     began, tokens_timed = time.perf_counter(), 0
     # NumPy need not warn of what is not finite: the run ends there, and says so.
     with np.errstate(all="ignore"), Replicas(model, options) as replicas:
-        ahead = _place(model, islice(stream, options.accumulate))
-        while step < options.steps and not (step == now.step and stop()):
-            step, epoch, parts = step + 1, ahead[-1][0], [batch for _, batch in ahead]
-            tokens = sum(batch.tokens for batch in parts)
+        for step in range(now.step + 1, options.steps + 1):
+            if not unread.updates and stop():
+                break
 
+            epoch, parts, tokens = next(updates)
             loss = replicas.gradient(parts, tokens, step)
             norm = clip_by_global_norm(model.parameters.grad, options.clip)
             rate = learning_rate(step, options)
-            sound = unread.add(Progress(step, epoch, loss, rate, tokens), norm)
-            optimizer.update(rate, sound)
+            unread.add(Progress(step, epoch, loss, rate, tokens), norm)
+            optimizer.update(rate, unread.verdict())
 
             tokens_timed += tokens
-            if step < options.steps:  # the next batches are made and copied while a GPU still computes
-                ahead = _place(model, islice(stream, options.accumulate))
             validating = step % options.valid_every == 0 or step == options.steps
             if validating or unread.is_due():
                 unread.read()
@@ -143,56 +111,6 @@ def train(
                 now.loss_sum, now.token_sum = 0.0, 0
                 validate(step, mean, speed)
                 began, tokens_timed = time.perf_counter(), 0
-
-
-class Unread:
-    """The updates that were handed over, and whose losses have not been looked at.
-
-    On a CPU that is the last one at most, and whether it is finite is known before it is made. A GPU is not asked:
-    it decides by itself, and from the first step on that is not finite it changes nothing, until `read` says so.
-    """
-
-    def __init__(self, optimizer: Adam, standing: Standing, report: Callable[[Progress], object]):
-        self.optimizer, self.now, self.report = optimizer, standing, report
-        self.updates: list[tuple[Progress, Array]] = []
-        self.xp = array_module(optimizer.m)
-        self.sound: Array | None = None
-
-    def add(self, progress: Progress, norm: Array) -> Array | None:
-        """Note an update that is about to be made; return what `Adam.update` is to be told of it.
-
-        progress: its loss may still be on the device, as the norm of the gradient.
-        Raises: as `read`, on a CPU.
-        """
-        self.updates.append((progress, norm))
-        finite = self.xp.isfinite(progress.loss + norm)
-        if self.xp is np:
-            if not finite:
-                self.read()
-            return None
-        self.sound = finite if self.sound is None else self.sound & finite
-        return self.sound
-
-    def is_due(self) -> bool:
-        return len(self.updates) >= (1 if self.xp is np else READ_EVERY)
-
-    def read(self) -> None:
-        """Report all updates, and bring the standing up to date; this waits for a GPU, once.
-
-        Raises: TrainingError at the first that is not finite.
-        """
-        updates, self.updates = self.updates, []
-        values = to_host(self.xp.stack([x for progress, norm in updates for x in (progress.loss, norm)]))
-        for (progress, _), (loss, norm) in zip(updates, values.reshape(-1, 2).tolist(), strict=True):
-            now, tokens = self.now, progress.tokens
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                self.optimizer.step = now.step  # all after it was handed over in vain
-                raise TrainingError(
-                    f"step {progress.step}: the loss is {loss} and the norm of its gradient {norm}; "
-                    "a smaller learning rate or a longer warm-up may help"
-                )
-            now.step, now.loss_sum, now.token_sum = progress.step, now.loss_sum + loss * tokens, now.token_sum + tokens
-            self.report(replace(progress, loss=loss))
 
 
 class Replicas:
@@ -257,6 +175,21 @@ def learning_rate(step: int, options: TrainingOptions) -> float:
     return inverse_square_root(step, peak=options.learning_rate, warmup=options.warmup)
 
 
+def _updates(
+    model: Transformer, corpus: Corpus, options: TrainingOptions, skip: int
+) -> Iterator[tuple[int, list[Batch], int]]:
+    """Yield what each update learns from, but the first `skip`: its epoch, its batches, and their target tokens.
+
+    The batches are where the parameters are; their tokens were counted before, which waits for no GPU.
+    """
+    stream = _endless_batches(corpus, options, skip * options.accumulate)
+    while True:
+        made = list(islice(stream, options.accumulate))
+        tokens = sum(batch.tokens for _, batch in made)
+        parts = [Batch(model.place_source(batch.source), model.place_target(batch.target)) for _, batch in made]
+        yield made[-1][0], parts, tokens
+
+
 def _endless_batches(corpus: Corpus, options: TrainingOptions, skip: int = 0) -> Iterator[tuple[int, Batch]]:
     """Yield the batches of epoch 1, 2, ..., each shuffled anew, with the number of the epoch; not the first `skip`."""
     for epoch in itertools.count(1):
@@ -264,11 +197,3 @@ def _endless_batches(corpus: Corpus, options: TrainingOptions, skip: int = 0) ->
         for indices in plan[skip:]:
             yield epoch, make_batch([corpus.pairs[i] for i in indices])
         skip = max(0, skip - len(plan))
-
-
-def _place(model: Transformer, batches: Iterable[tuple[int, Batch]]) -> list[tuple[int, Batch]]:
-    """Return the batches of an update, each behind the number of its epoch, where the parameters are."""
-    return [
-        (epoch, replace(b, source=model.place_source(b.source), target=model.place_target(b.target)))
-        for epoch, b in batches
-    ]

@@ -2,13 +2,16 @@
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from numpy.random import default_rng
+from test_gpu import is_whole
 
 from benchmarks import gpu
 from benchmarks.floor import products
 from benchmarks.gpu_training import SIZES
+from benchmarks.processes import MeasurementError
 from tinytransformer.backend import DeviceError
 from tinytransformer.transformer import Transformer
 
@@ -25,11 +28,63 @@ def test_a_row_for_every_model_and_precision():
         ours = {"speed": SIZES[size].batch_tokens * 2.0, "launches": 1000, "rate": rate}
         return ours if contender == "tinytransformer" else {"speed": SIZES[size].batch_tokens * 1.0, "launches": 2000}
 
-    rows = gpu.rows(measured)
+    rows = list(gpu.rows(measured, with_pytorch=True))
     assert [row[:2] for row in rows] == [(size, precision) for size in SIZES for precision in ("float32", "tf32")]
     assert all(len(row) == len(gpu.HEAD) for row in rows)
     assert rows[4] == ("small", "float32", "4,096", "2,048", "2.00", "1,000", "2,000", "0.50")
     assert rows[6] == ("base", "float32", "2,048", "-", "-", "1,000", "-", "0.50")
+
+
+@pytest.fixture
+def benchmark(monkeypatch, tmp_path):
+    """Return a function that runs the benchmark over measurements that are made up; its page is a copy."""
+    page = tmp_path / "gpu.md"
+    page.write_bytes(gpu.PAGE.read_bytes())
+    monkeypatch.setattr(gpu, "PAGE", page)
+    monkeypatch.setattr(gpu, "require_device", lambda device: None)
+    monkeypatch.setattr(gpu, "card", lambda: "a card")
+    monkeypatch.setattr(gpu, "machine", lambda *libraries: "a machine")
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+
+    def run(measure, *, torch):
+        monkeypatch.setattr(gpu, "measure", measure)
+        monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: torch or None)
+        gpu.main()
+        return page.read_text("utf-8")
+
+    return run
+
+
+def test_without_pytorch_its_columns_are_left_out(benchmark, capsys):
+    asked = []
+
+    def measure(module, contender, size, precision, seconds):
+        asked.append((contender, seconds))
+        return {"speed": 1000.0, "launches": None, "rate": 1e12}
+
+    page, shown = benchmark(measure, torch=False), capsys.readouterr()
+    assert asked == [("tinytransformer", 60)] * 2 * len(SIZES)
+    assert shown.err.startswith("note: left out PyTorch, which is not installed; run: pip install -e '.[parity]'\n")
+    rows = [line.split(" | ") for line in shown.out.split("\n") if line.startswith("| base")]
+    assert [row[2:7] for row in rows] == [["1,000", "-", "-", "-", "-"]] * 2
+    assert all(float(row[7].rstrip(" |")) > 0 for row in rows)
+    assert shown.out.strip() in page
+
+
+def test_a_row_is_printed_as_soon_as_it_is_measured_and_a_failure_is_a_dash(benchmark, capsys):
+    printed = []
+
+    def measure(module, contender, size, precision, seconds):
+        printed.append(capsys.readouterr().out)
+        if size == "tiny":
+            raise MeasurementError("it took longer than 60 s")
+        return {"speed": 1000.0, "launches": 7, "rate": 1e12}
+
+    page = benchmark(measure, torch=True)
+    assert printed[0].startswith("a card; a machine\n\n| model ")
+    assert printed[2].startswith("| toy | float32 | 1,000 | 1,000 | 1.00 | 7 | 7 | ")
+    assert printed[1] == printed[3] == ""  # PyTorch's half of a row
+    assert "| tiny | tf32 | - | - | - | - | - | - |" in page
 
 
 def parameters(config, encoder_layers, decoder_layers):
@@ -62,6 +117,31 @@ def test_the_page_has_a_place_for_each_table(name, tmp_path):
     page.write_bytes(gpu.PAGE.read_bytes())
     gpu.fill_in(page, name, "the table")
     assert "the table" in page.read_text("utf-8")
+
+
+def session(failed=0, args=("tests",), markexpr="gpu", **narrowed):
+    options = {"keyword": "", "deselect": None, "ignore": None, "ignore_glob": None, "lf": False, **narrowed}
+    config = SimpleNamespace(
+        args=list(args), option=SimpleNamespace(markexpr=markexpr), getini=lambda name: ["tests"], getoption=options.get
+    )
+    return SimpleNamespace(testsfailed=failed, config=config)
+
+
+PARTIAL = {
+    "a failure": {"failed": 1},
+    "one test": {"args": ["tests/test_gpu.py::test_tf32_is_coarser_and_float32_is_not"]},
+    "one file": {"args": ["tests/test_gpu.py"]},
+    "some by name": {"keyword": "tf32"},
+    "all but some": {"deselect": ["tests/test_gpu.py::test_tf32_is_coarser_and_float32_is_not"]},
+    "what failed last": {"lf": True},
+    "all tests": {"markexpr": ""},
+}
+
+
+@pytest.mark.parametrize("changes", PARTIAL.values(), ids=PARTIAL)
+def test_only_a_whole_run_of_the_gpu_tests_is_fit_for_the_page(changes):
+    assert is_whole(session())
+    assert not is_whole(session(**changes))
 
 
 def test_without_a_gpu_it_says_why(monkeypatch):

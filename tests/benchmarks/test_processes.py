@@ -31,6 +31,13 @@ def test_a_measurement_that_fails_says_why_in_one_line(tmp_path, monkeypatch, pr
     assert str(caught.value) == message
 
 
+def test_a_measurement_that_takes_too_long_is_ended(tmp_path, monkeypatch):
+    (tmp_path / "waiting.py").write_text("import time; time.sleep(600)")
+    monkeypatch.setattr(processes, "ROOT", tmp_path)
+    with pytest.raises(MeasurementError, match=r"^it took longer than 0\.5 s$"):
+        measure("waiting", seconds=0.5)
+
+
 def recorder(calls, name, failing=False):
     def run():
         calls.append(name)
@@ -83,6 +90,13 @@ def test_the_machine_is_named_with_the_versions_of_what_is_there():
     assert f"numpy {np.__version__}" in line
     assert f"{processes.os.cpu_count()} cores, " in line
     assert "no-such-library" not in line
+
+
+def test_the_version_is_that_of_the_module_whatever_its_distribution_is_called(tmp_path, monkeypatch):
+    """The module cupy comes with the distribution cupy-cuda13x."""
+    (tmp_path / "a_module_of_no_distribution.py").write_text("__version__ = '14.2.0'")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert machine("a_module_of_no_distribution").endswith(", a_module_of_no_distribution 14.2.0")
 
 
 def test_without_pytorch_there_is_one_clear_line(monkeypatch):
