@@ -9,9 +9,9 @@ from hostile import refusal
 
 from tinytransformer.checkpoint import load_model, load_state, save_state, save_weights
 from tinytransformer.optim import Adam, clip_by_global_norm
+from tinytransformer.progress import Standing, TrainingError
 from tinytransformer.run_directory import Checkpoint
 from tinytransformer.tokenizer import Tokenizer, VocabularyError
-from tinytransformer.training import Standing, TrainingError
 from tinytransformer.translation import MOST, Translator
 from tinytransformer.validation import Validation
 from tinytransformer.writing import write_atomically
