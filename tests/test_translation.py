@@ -69,20 +69,22 @@ def test_the_size_of_batches_does_not_matter(translator, monkeypatch, batch_toke
 def test_the_number_of_cores_does_not_matter(translator, monkeypatch, how):
     """They share the batches, however many they are; each has its own, and every line its place."""
     monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", 1)  # so six batches
-    found, names = [], set()
-    search = translator._search
-
-    def spy(*arguments):
-        names.add(threading.current_thread().name)
-        barrier.wait(timeout=60)  # every thread has to take part
-        return search(*arguments)
-
+    found = []
     for cores in (1, 3):
         monkeypatch.setattr("tinytransformer.translation.cores", lambda x, cores=cores: cores)
-        barrier = threading.Barrier(cores)
-        names.clear()
-        monkeypatch.setattr(translator, "_search", spy)
-        found.append(translator.hypotheses(LINES, how))
+        another, names, barrier = (
+            Translator(translator.model, translator.tokenizer, 0.5),
+            set(),
+            threading.Barrier(cores),
+        )
+
+        def spy(*arguments, search=another._search, names=names, barrier=barrier):
+            names.add(threading.current_thread().name)
+            barrier.wait(timeout=60)  # every thread has to take part
+            return search(*arguments)
+
+        monkeypatch.setattr(another, "_search", spy)
+        found.append(another.hypotheses(LINES, how))
         assert len(names) == cores
     assert found[0] == found[1]
 

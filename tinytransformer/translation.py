@@ -61,6 +61,8 @@ class Translator:
         self.model = model
         self.tokenizer = tokenizer
         self.length_ratio = length_ratio
+        # The products of single positions are too small to be shared among cores, so each core has batches of its own.
+        self.threads = ThreadPoolExecutor(cores(model.parameters.data))
         self.forbidden = tokenizer.forbidden()  # once: it looks at the whole vocabulary
         trained = model.config.max_length
         unlearned = min(max(trained, LONGEST), MOST)
@@ -96,20 +98,17 @@ class Translator:
             size = max(1, BATCH_TOKENS // (longest * search.beam))
             todo, batch = todo[:-size], todo[-size:]
             batches.append(batch)
-        # The products of single positions are too small to be shared among cores. So each core has its own batches.
-        threads = ThreadPoolExecutor(cores(self.model.parameters.data))
-        try:
-            with threadpool_limits(limits=1, user_api="blas"):
-                contexts = [copy_context() for _ in batches]  # so that NumPy is silent there, where it is here
-                results = threads.map(
-                    lambda context, batch: context.run(self._search, batch, sources, search), contexts, batches
-                )
-                for batch, result in zip(batches, results, strict=True):
-                    for i, hypotheses in zip(batch, result, strict=True):
+        with threadpool_limits(limits=1, user_api="blas"):
+            # In a copy of the context, so that NumPy is silent there, where it is here.
+            work = [self.threads.submit(copy_context().run, self._search, batch, sources, search) for batch in batches]
+            try:
+                for batch, result in zip(batches, work, strict=True):
+                    for i, hypotheses in zip(batch, result.result(), strict=True):
                         found[i] = [Translation(self.tokenizer.decode(h.ids), h.score) for h in hypotheses]
                     progress(len(batch))
-        finally:
-            threads.shutdown(cancel_futures=True)
+            finally:
+                for rest in work:
+                    rest.cancel()
         return found
 
     def _search(self, batch: list[int], sources: list[list[int]], search: Search) -> list[list[Hypothesis]]:
