@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,13 +53,20 @@ class Result:
         return f"{self.verdict}: {self.operation}, case '{self.case}', input {self.input}\n  {found}\n  {repeat}"
 
 
-def check(operation: Operation, case: Case, seed: int, device: str = "cpu") -> list[Result]:
+def check(
+    operation: Operation,
+    case: Case,
+    seed: int,
+    device: str = "cpu",
+    numerical: Callable[[], list[Differences]] | None = None,
+) -> list[Result]:
     """Compare the gradient of every input of `case` with its numerical gradient; one Result per input.
 
     The upstream gradient is random. A vector of ones, the usual choice, sees nothing wrong in any backward of
     softmax: what sums to 1 has a gradient of zero when it is summed.
 
     device: where the operation runs, in both directions; numbers are drawn and compared on the host.
+    numerical: gives the numerical gradients where they are known already.
     """
     names = case.input_names(operation)
     try:
@@ -68,18 +76,14 @@ def check(operation: Operation, case: Case, seed: int, device: str = "cpu") -> l
         note = f"{type(problem).__name__}: {problem}"
         return [Result(operation.name, case.label, name, seed, FAIL, note=note) for name in names]
 
-    def loss() -> float:
-        output = case.run(operation, [to_device(x, device) for x in arrays]).data
-        return float((upstream * to_host(output)).sum())
-
+    slopes = numerical() if numerical else numerical_gradients(operation, case, arrays, upstream, device)
     results = []
-    for name, array, gradient in zip(names, arrays, analytic, strict=True):
-        numerical = differences(loss, array)
-        verdict, error = judge(gradient, numerical, declared_zero=name in case.zero)
+    for name, gradient, slope in zip(names, analytic, slopes, strict=True):
+        verdict, error = judge(gradient, slope, declared_zero=name in case.zero)
         # argmax counts a NaN as the largest, so it is found too
-        index = np.unravel_index(np.abs(gradient - numerical.sixth).argmax(), array.shape)
+        index = np.unravel_index(np.abs(gradient - slope.sixth).argmax(), gradient.shape)
         place = tuple(int(i) for i in index)
-        values = float(gradient[place]), float(numerical.sixth[place])
+        values = float(gradient[place]), float(slope.sixth[place])
         results.append(Result(operation.name, case.label, name, seed, verdict, error, place, *values))
     return results
 
@@ -91,6 +95,18 @@ def draw(operation: Operation, case: Case, seed: int) -> tuple[list[np.ndarray],
     shape = case.run(operation, arrays).shape
     upstream = generator.uniform(0.5, 1.5, shape) * generator.choice([-1.0, 1.0], shape)
     return arrays, np.asarray(upstream)
+
+
+def numerical_gradients(
+    operation: Operation, case: Case, arrays: list[np.ndarray], upstream: np.ndarray, device: str = "cpu"
+) -> list[Differences]:
+    """Return what differences of the loss say the gradient of every input is."""
+
+    def loss() -> float:
+        output = case.run(operation, [to_device(x, device) for x in arrays]).data
+        return float((upstream * to_host(output)).sum())
+
+    return [differences(loss, array) for array in arrays]
 
 
 def analytic_gradients(

@@ -6,7 +6,7 @@ import copy
 import traceback
 from collections import Counter
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, partial, wraps
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,18 @@ import numpy as np
 from tinytransformer.backend import Array
 from tinytransformer.gradcheck.case import Case
 from tinytransformer.gradcheck.cases import CASES
-from tinytransformer.gradcheck.check import PASS, ZERO, Result, analytic_gradients, check, draw
+from tinytransformer.gradcheck.check import (
+    PASS,
+    ZERO,
+    Result,
+    analytic_gradients,
+    check,
+    draw,
+    numerical_gradients,
+)
 from tinytransformer.gradcheck.exercise import ExerciseError
 from tinytransformer.gradcheck.hints import Call, explanations, right_gradients
+from tinytransformer.gradcheck.numerical import Differences
 from tinytransformer.tape import Backward
 from tinytransformer.tensor import OPS, Operation
 
@@ -119,13 +128,20 @@ def require_gradients(gradients: Any, count: int) -> None:
         )
 
 
+@cache
+def right_slopes(operation: Operation, case: Case) -> list[Differences]:
+    """Return the numerical gradients, which take the most time, and are the same for every attempt."""
+    return numerical_gradients(operation, case, *draw(operation, case, SEED))
+
+
 def mark(attempt: Operation, position: int, calls: dict[str, Call]) -> Mark:
     """Grade the gradient of the input at `position`."""
     cases = CASES[attempt.name]
     gradient = "d" + cases[0].input_names(OPS[attempt.name])[position]
     failures: dict[str, Result] = {}
     for case in cases:
-        for result in check(grafted(attempt, position, []), case, SEED):
+        known = partial(right_slopes, OPS[attempt.name], case)  # the result of an attempt is the right one
+        for result in check(grafted(attempt, position, []), case, SEED, numerical=known):
             if result.verdict not in (PASS, ZERO):
                 failures.setdefault(case.label, result)
     if not failures:
