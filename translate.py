@@ -74,7 +74,7 @@ def search_of(options: argparse.Namespace, first: int) -> Search:
 
 
 def lines_of_standard_input(lines_at_once: int) -> Iterator[list[str]]:
-    """Yield the lines, some at a time, so that memory does not grow with their number. Only "\n" ends a line."""
+    """Yield the lines, some at a time, so that memory does not grow with their number. Only "\\n" ends a line."""
     if sys.stdin is None:
         raise DataError("standard input is closed")
     some, size = [], 0

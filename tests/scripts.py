@@ -18,6 +18,16 @@ def load_script(name):
     return module
 
 
+def end_of(module, capsys):
+    """Run the script that `module` is, in this process: exit status, lines of standard output, standard error."""
+    try:
+        status = module.main() or 0
+    except SystemExit as caught:
+        status = caught.code
+    output, errors = capsys.readouterr()
+    return status, output.split("\n")[:-1], errors
+
+
 def write_run(directory, model, tokenizer):
     """Write a run as if `model` had been trained; what it says makes no sense, but depends on the line."""
     directory.mkdir()

@@ -1,17 +1,14 @@
 """evaluate.py: the figures of the evaluation module, on a line each, and nothing scored that does not match."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from scripts import load_script, write_run
+from scripts import end_of, load_script, write_run
 
 from tinytransformer.data import encode_corpus
 from tinytransformer.evaluation import evaluate_loss, score
 from tinytransformer.translation import Search, Translator
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +32,7 @@ def script(module, folder, monkeypatch, capsys):
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
-        try:
-            status = module.main() or 0
-        except SystemExit as caught:
-            status = caught.code
-        output, errors = capsys.readouterr()
-        return status, output.split("\n")[:-1], errors
+        return end_of(module, capsys)
 
     return run
 

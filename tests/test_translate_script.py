@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scripts import ROOT, load_script, write_run
+from scripts import ROOT, end_of, load_script, write_run
 
 from tinytransformer.decoding import Sampling
 from tinytransformer.tokenizer import Tokenizer
@@ -38,12 +38,7 @@ def script(module, folder, trained, monkeypatch, capsys):
     def run(*arguments, stdin=b"", model="model"):
         monkeypatch.setattr(sys, "argv", ["translate.py", "--model", model, *arguments])
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin), isatty=lambda: False))
-        try:
-            status = module.main() or 0
-        except SystemExit as caught:
-            status = caught.code
-        output, errors = capsys.readouterr()
-        return status, output.split("\n")[:-1], errors
+        return end_of(module, capsys)
 
     return run
 

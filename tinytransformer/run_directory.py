@@ -66,26 +66,28 @@ class Checkpoint:
 
     def load(self, steps: int) -> None:
         """Set everything to where the run, of so many steps, was last saved; take back what it wrote after that."""
-        counters = load_state(self.directory, self.optimizer)
+        path, counters = self.directory / "state.safetensors", load_state(self.directory, self.optimizer)
         try:
             self.validation.best, self.validation.since = counters["best"], int(counters["since"])
             self.standing = Standing(int(counters["step"]), counters["loss_sum"], int(counters["token_sum"]))
         except KeyError as error:
-            path = self.directory / "state.safetensors"
             raise CheckpointError(f"{path}: the counter {error} is missing") from None
         if self.standing.step > steps:
-            path = self.directory / "state.safetensors"
             raise CheckpointError(f"{path}: it stands at step {self.standing.step} of a run of {steps} steps")
-        for pattern in FILES:
-            for half in self.directory.glob(pattern + BESIDE):
-                half.unlink()
+        for half in written_in(self.directory, BESIDE):
+            half.unlink()
         self.validation.forget_after(self.standing.step)
         self.validation.settle()
 
 
+def written_in(directory: Path, ending: str = "") -> list[Path]:
+    """Return what a run has written into `directory`; with the ending BESIDE, what it has not written to the end."""
+    return [path for pattern in FILES for path in directory.glob(pattern + ending)]
+
+
 def require_no_run(options: argparse.Namespace) -> None:
     """Raise CheckpointError if `options.out` holds a run that nobody wants replaced."""
-    if not options.overwrite and any(any(options.out.glob(pattern)) for pattern in FILES):
+    if not options.overwrite and written_in(options.out):
         raise CheckpointError(
             f"{options.out} already holds a run; --resume it, --overwrite it, or choose another --out"
         )
@@ -97,9 +99,8 @@ def begin_run(options: argparse.Namespace, translator: Translator, texts: str, c
     config.json goes first and comes last: where it stands, the run can be resumed.
     """
     require_no_run(options)
-    for pattern in FILES:  # weights of an earlier run must not stand beside the vocabulary of this one
-        for path in [*options.out.glob(pattern), *options.out.glob(pattern + BESIDE)]:
-            path.unlink()
+    for path in [*written_in(options.out), *written_in(options.out, BESIDE)]:
+        path.unlink()  # weights of an earlier run must not stand beside the vocabulary of this one
     write_atomically(options.out / "tokenizer.model", translator.tokenizer.model)
     checkpoint.save()
     paths = {name: str(value.resolve()) for name, value in vars(options).items() if isinstance(value, Path)}

@@ -18,9 +18,10 @@ import sentencepiece
 from tinytransformer.reading import read_bytes
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
 
+LONGEST_PIECE = 1000  # bytes, with its score and kind; `Tokenizer.train` makes none above 16 characters
+
 # sentencepiece writes a space as U+2581 and so would read a real U+2581 as a space. In its place goes an escape: a
 # private-use character, which also escapes itself.
-LONGEST_PIECE = 1000  # bytes, with its score and kind; `Tokenizer.train` makes none above 16 characters
 _SPACE_MARK, _ESCAPE = "\u2581", "\ue000"
 
 
