@@ -26,7 +26,7 @@ from tinytransformer.backend import (
     to_device,
 )
 from tinytransformer.data import batches
-from tinytransformer.optim import Adam, clip_by_global_norm
+from tinytransformer.optim import Adam, clipping
 from tinytransformer.progress import READ_EVERY
 from tinytransformer.training import WEIGHTS, Replicas, TrainingOptions, generator_for, train
 from tinytransformer.transformer import Transformer
@@ -53,12 +53,12 @@ def measure_tinytransformer(size: Size, precision: str) -> dict[str, Any]:
     speeds: list[float] = []
     train(model, size.corpus(), options, validate=lambda step, loss, speed: speeds.append(speed))
     optimizer, batch = Adam(model.parameters), next(batches(size.corpus(1).pairs, size.batch_tokens))
-    with Replicas(model, options) as replicas:
+    with Replicas(model, options, optimizer) as replicas:
 
         def step() -> None:
             loss = replicas.gradient([batch], batch.tokens, 1)
-            norm = clip_by_global_norm(model.parameters.grad, options.clip)
-            optimizer.update(LEARNING_RATE, array_module(norm).isfinite(loss + norm))
+            norm, scale = clipping(model.parameters.grad, options.clip)
+            replicas.update(LEARNING_RATE, scale, array_module(norm).isfinite(loss + norm))
 
         launches = kernels_of(step)
     return {"speed": median(speeds[1:]), "launches": launches, "rate": product_rate()}

@@ -118,7 +118,7 @@ def both(make_model, **changes):
 def step(model, corpus, replicas=1):
     """Return loss and gradient of one batch."""
     parts = [make_batch(corpus.pairs[:20])]
-    with Replicas(model, replace(OPTIONS, replicas=replicas)) as threads:
+    with Replicas(model, replace(OPTIONS, replicas=replicas), Adam(model.parameters)) as threads:
         return threads.gradient(parts, parts[0].tokens, 1), model.parameters.grad
 
 

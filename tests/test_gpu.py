@@ -14,7 +14,7 @@ from tinytransformer.backend import DeviceError, array_module, require_device, t
 from tinytransformer.data import make_batch
 from tinytransformer.gradcheck.cases import CASES
 from tinytransformer.gradcheck.check import check
-from tinytransformer.optim import Adam, clip_by_global_norm
+from tinytransformer.optim import Adam, clipping
 from tinytransformer.tensor import OPS
 from tinytransformer.training import Replicas
 
@@ -103,12 +103,12 @@ def test_nobody_waits_for_a_step(make_model, corpus):
     large = to_device(np.ones((8192, 8192), np.float32), "cuda")
     parts, result = [replace(batch, source=xp.asarray(batch.source), target=xp.asarray(batch.target))], large @ large
 
-    with Replicas(model, OPTIONS) as replicas:
+    with Replicas(model, OPTIONS, optimizer) as replicas:
 
         def step():
             loss = replicas.gradient(parts, batch.tokens, 1)
-            norm = clip_by_global_norm(model.parameters.grad, OPTIONS.clip)
-            optimizer.update(1e-3, xp.isfinite(loss + norm))
+            norm, scale = clipping(model.parameters.grad, OPTIONS.clip)
+            replicas.update(1e-3, scale, xp.isfinite(loss + norm))
 
         step()  # compiles its kernels, and takes its memory
         stream = xp.cuda.get_current_stream()

@@ -1,6 +1,5 @@
-"""A profile counts every call, in every thread, and changes nothing; without one nobody is told."""
+"""A profile counts every call, in every replica, and changes nothing; without one nobody is told."""
 
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -83,7 +82,7 @@ def test_what_is_paused_counts_neither_as_calls_nor_as_time(clock):
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3])
-def test_a_training_is_noted_in_all_its_threads(make_model, corpus, replicas):
+def test_a_training_is_noted_in_all_its_replicas(make_model, corpus, replicas):
     profile, model = Profile(replicas), make_model(12, dropout=0.3)
     with profile.running():
         train(model, corpus, replace(OPTIONS, replicas=replicas))
@@ -92,10 +91,9 @@ def test_a_training_is_noted_in_all_its_threads(make_model, corpus, replicas):
     assert totals[AROUND_OPERATIONS].calls == batches
     assert totals["cross_entropy"].calls == batches
     assert totals["embedding"].calls == 2 * batches
-    assert totals["Adam"].calls == totals["clipping"].calls == OPTIONS.steps
+    assert totals["Adam"].calls == batches
+    assert totals["clipping"].calls == OPTIONS.steps
     assert totals["batches"].calls == 2 * OPTIONS.steps  # every batch is an epoch, and has a plan
-    assert threading.get_ident() in profile.records
-    assert len(profile.records) > 1
     inside = sum(total.seconds for name, total in totals.items() if name in OPS)
     assert 0 < inside < totals[AROUND_OPERATIONS].forward < replicas * profile.seconds
 
@@ -171,7 +169,7 @@ def test_train_prints_the_profile_above_its_results(call, folder):
     status, output, errors = call("train.py", *text, *test, *quick, "--profile")
     assert status == 0, errors
     rows = {line[:24].strip(): line.split() for line in output}
-    assert rows["Adam"][2] == "2"
+    assert rows["Adam"][2] == "4"  # two steps in two replicas
     assert rows["cross_entropy"][3] == "4"  # two replicas, two steps, and nothing of the validations
     assert rows["all"][-2:] == ["100.0", "%"]
     assert "cross_entropy" not in errors

@@ -7,6 +7,7 @@ import pytest
 
 from tinytransformer.data import make_batch
 from tinytransformer.ops import cross_entropy
+from tinytransformer.optim import Adam
 from tinytransformer.tape import no_grad
 from tinytransformer.tensor import Tensor
 from tinytransformer.training import Replicas, TrainingOptions, add_gradient
@@ -244,7 +245,9 @@ def whole_gradient(parts):
 def replicas_gradient(threads, step, **options):
     """Return the gradient and the loss of two batches, found by as many threads."""
     model = model_with(**options)
-    with Replicas(model, TrainingOptions(steps=1, replicas=threads, label_smoothing=0.1)) as replicas:
+    with Replicas(
+        model, TrainingOptions(steps=1, replicas=threads, label_smoothing=0.1), Adam(model.parameters)
+    ) as replicas:
         loss = replicas.gradient([BATCH, BATCH], 2 * BATCH.tokens, step)
     return model.parameters.grad, loss
 

@@ -15,7 +15,7 @@ from ops.cases import relative_difference
 from tinytransformer.data import make_batch
 from tinytransformer.gradcheck.numerical import differences
 from tinytransformer.ops import cross_entropy
-from tinytransformer.optim import Adam, clip_by_global_norm
+from tinytransformer.optim import Adam, clipping
 from tinytransformer.tape import Node, no_grad
 from tinytransformer.tensor import OPS, Tensor
 from tinytransformer.training import add_gradient
@@ -213,8 +213,8 @@ def watching(model):
 def training_step(model, adam, generator, smoothing=SMOOTHING):
     model.parameters.zero_grad()
     add_gradient(model, BATCH, BATCH.tokens, smoothing, generator)
-    clip_by_global_norm(model.parameters.grad, 0.5)
-    adam.update(1e-3)
+    _, scale = clipping(model.parameters.grad, 0.5)
+    adam.update(1e-3, scale=scale)
 
 
 def plant(fault, adam, monkeypatch):

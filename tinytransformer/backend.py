@@ -7,6 +7,7 @@ call the same functions on it, so that one source serves both.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import sys
 from functools import cache
@@ -121,6 +122,14 @@ def to_device(x: Array, device: str) -> Array:
 def to_host(x: Array) -> np.ndarray:
     """Return `x` as a NumPy array; waits for a GPU that is still computing it."""
     return np.asarray(x) if array_module(x) is np else cupy.asnumpy(x)
+
+
+def zeros(size: int, dtype: Any, device: str) -> Array:
+    """Return a vector of zeros on `device`. On a CPU it lies in memory that a process shares with its later forks."""
+    require_device(device)
+    if device == "cuda":
+        return cupy.zeros(size, dtype)
+    return np.frombuffer(mmap.mmap(-1, size * np.dtype(dtype).itemsize), dtype)
 
 
 def keep_freed_memory() -> None:

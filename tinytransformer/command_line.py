@@ -17,6 +17,7 @@ from tinytransformer.data import DataError
 from tinytransformer.progress import TrainingError
 from tinytransformer.reading import in_one_line
 from tinytransformer.tokenizer import VocabularyError
+from tinytransformer.workers import WorkerError
 from tinytransformer.writing import WritingError
 
 
@@ -143,7 +144,15 @@ def errors_in_one_line(script: str) -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except (CheckpointError, DataError, DeviceError, TrainingError, VocabularyError, WritingError) as error:
+    except (
+        CheckpointError,
+        DataError,
+        DeviceError,
+        TrainingError,
+        VocabularyError,
+        WorkerError,
+        WritingError,
+    ) as error:
         sys.exit(f"{script}: error: {in_one_line(error)}")
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):

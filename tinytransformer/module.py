@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytransformer.backend import Array, array_module, to_device
+from tinytransformer.backend import Array, array_module, zeros
 from tinytransformer.tensor import Tensor
 
 Shapes = dict[str, tuple[int, ...]]
@@ -69,7 +69,8 @@ def _walk(value: Any, name: str) -> Iterator[tuple[str, Parameter]]:
 class FlatParameters:
     """All parameters of a model in one contiguous array, and all their gradients in another.
 
-    Matrices stand first, gains and biases last, so that what weight decay applies to is one slice.
+    Matrices stand first, gains and biases last, so that what weight decay applies to is one slice. On a CPU the two
+    lie in memory that the processes of a training share.
 
     dtype, device: of the buffers.
     shared: the parameters of a model of the same configuration; this one then uses the same data, and has only its
@@ -78,6 +79,7 @@ class FlatParameters:
     Attributes:
         data, grad: arrays of shape (number of parameters,); every Parameter's `data` and `grad` are views of them.
         decayed: how many elements at the front belong to matrices.
+        device: where the buffers are.
         named: each Parameter by its dotted name, in the order of the buffers.
     """
 
@@ -87,16 +89,16 @@ class FlatParameters:
         ordered = sorted(module.named_parameters(), key=lambda item: item[1].data.ndim < 2)
         self.named: dict[str, Parameter] = dict(ordered)
         self.decayed = sum(p.data.size for p in self.named.values() if p.data.ndim >= 2)
-        if shared is None:
-            pieces = [p.data.reshape(-1) for p in self.named.values()]
-            self.data: Array = to_device(np.concatenate(pieces).astype(dtype), device)
-        else:
-            self.data = shared.data
-        self.grad: Array = array_module(self.data).zeros_like(self.data)
+        size = sum(p.data.size for p in self.named.values())
+        self.device: str = device if shared is None else shared.device
+        self.data: Array = zeros(size, dtype, device) if shared is None else shared.data
+        self.grad: Array = zeros(size, self.data.dtype, self.device)
         start = 0
         for parameter in self.named.values():
             stop = start + parameter.data.size
             shape = parameter.data.shape
+            if shared is None:
+                self.data[start:stop] = array_module(self.data).asarray(parameter.data.reshape(-1).astype(dtype))
             parameter.data = self.data[start:stop].reshape(shape)
             parameter.grad = self.grad[start:stop].reshape(shape)
             start = stop

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from tinytransformer.backend import Array, array_module
+from tinytransformer.backend import Array, array_module, zeros
 from tinytransformer.module import FlatParameters
 from tinytransformer.timing import timed
 
@@ -48,18 +49,22 @@ class Adam:
         self.betas = betas
         self.eps = eps
         self.weight_decay = weight_decay
-        self.m: Array = xp.zeros_like(parameters.data)
-        self.v: Array = xp.zeros_like(parameters.data)
+        self.m: Array = zeros(parameters.data.size, parameters.data.dtype, parameters.device)
+        self.v: Array = zeros(parameters.data.size, parameters.data.dtype, parameters.device)
         self.step = 0
         self.chunk = CHUNK if xp is np else self.m.size
 
-    @timed("Adam")
-    def update(self, learning_rate: float, sound: Array | None = None) -> None:
+    def update(self, learning_rate: float, *, scale: float | Array = 1.0, sound: Array | None = None) -> None:
         """Take one step along `parameters.grad`, which is used up: it holds no gradient afterwards.
 
+        scale: what the gradient is multiplied by before, to clip it.
         sound: a boolean on the device, shape (); if it turns out False, parameters and moments stay as they are. For a
             gradient on a GPU that nobody has looked at yet. None: the gradient is known to be finite.
         """
+        self.move(0, self.m.size, *self.begin_step(learning_rate, scale, sound))
+
+    def begin_step(self, learning_rate: float, scale: float | Array, sound: Array | None) -> tuple[Any, ...]:
+        """Count a step, and return its numbers, which are the same for all elements, for `move`."""
         self.step += 1
         xp = array_module(self.m)
         beta1, beta2 = self.betas
@@ -68,14 +73,23 @@ class Adam:
         rate, eps = learning_rate * correction / (1 - beta1**self.step), self.eps * correction
         fade1, fade2, fade = beta1, beta2, 1 - learning_rate * self.weight_decay  # of the moments, of the parameters
         if sound is not None:  # if not: a step without gradient and rate, in which nothing fades
-            self.parameters.grad[...] = xp.where(sound, self.parameters.grad, 0)
+            self.parameters.grad[...] = xp.where(sound, self.parameters.grad * scale, 0)
             still, rate = xp.ones((), self.m.dtype), xp.where(sound, rate, xp.zeros((), self.m.dtype))
             fade1, fade2, fade = (xp.where(sound, factor, still) for factor in (fade1, fade2, fade))
+            scale = 1.0
+        return scale, rate, eps, fade1, fade2, fade
+
+    @timed("Adam")
+    def move(self, start: int, stop: int, scale: Any, rate: Any, eps: float, fade1: Any, fade2: Any, fade: Any) -> None:
+        """Take the step for the elements from `start` to `stop`, with the numbers of `begin_step`."""
+        xp = array_module(self.m)
+        beta1, beta2 = self.betas
         if self.weight_decay:
-            self.parameters.data[: self.parameters.decayed] *= fade
-        for start in range(0, self.m.size, self.chunk):
-            part = slice(start, start + self.chunk)
+            self.parameters.data[start : min(stop, self.parameters.decayed)] *= fade
+        for first in range(start, stop, self.chunk):
+            part = slice(first, min(first + self.chunk, stop))
             g, m, v, p = self.parameters.grad[part], self.m[part], self.v[part], self.parameters.data[part]
+            g *= scale
             m *= fade1
             m += (1 - beta1) * g
             g *= g
@@ -90,8 +104,8 @@ class Adam:
 
 
 @timed("clipping")
-def clip_by_global_norm(gradient: Array, limit: float) -> Array:
-    """Scale the flat `gradient` down, in place, to a Euclidean norm of at most `limit`; return the norm before.
+def clipping(gradient: Array, limit: float) -> tuple[Array, float | Array]:
+    """Return the Euclidean norm of the flat `gradient`, and the scale that brings it down to at most `limit`.
 
     A limit that is infinite in the gradient's dtype changes nothing.
 
@@ -100,9 +114,8 @@ def clip_by_global_norm(gradient: Array, limit: float) -> Array:
     xp = array_module(gradient)
     norm = xp.sqrt(gradient @ gradient)
     if limit >= float(xp.finfo(gradient.dtype).max):  # which in this dtype would be infinite, and inf / inf no number
-        return norm
-    gradient *= limit / xp.maximum(norm, limit)
-    return norm
+        return norm, 1.0
+    return norm, limit / xp.maximum(norm, limit)
 
 
 def inverse_square_root(step: int, *, peak: float, warmup: int) -> float:

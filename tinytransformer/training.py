@@ -10,8 +10,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -22,10 +21,11 @@ from threadpoolctl import threadpool_limits
 from tinytransformer.backend import Array
 from tinytransformer.data import Batch, Corpus, make_batch, plan_batches
 from tinytransformer.ops import cross_entropy
-from tinytransformer.optim import Adam, clip_by_global_norm, cosine, inverse_square_root
+from tinytransformer.optim import Adam, clipping, cosine, inverse_square_root
 from tinytransformer.progress import Progress, Standing, Unread
 from tinytransformer.timing import timed
 from tinytransformer.transformer import PAD, Transformer
+from tinytransformer.workers import Worker, hire
 
 SCHEDULES = ("inverse-square-root", "cosine")
 
@@ -40,7 +40,7 @@ class TrainingOptions:
     batch_tokens: the most tokens either side of a batch may have, padding included; accumulate: batches per update.
     learning_rate: the peak, reached after `warmup` steps; schedule: one of SCHEDULES.
     clip: the largest norm that the gradient of an update may have.
-    replicas: how many threads share the work of an update.
+    replicas: how many processes share the work of an update; see `Replicas`.
     valid_every: steps between two looks at the validation set.
     """
 
@@ -90,17 +90,17 @@ def train(
     updates, unread = _updates(model, corpus, options, skip=now.step), Unread(optimizer, now, report)
     began, tokens_timed = time.perf_counter(), 0
     # NumPy need not warn of what is not finite: the run ends there, and says so.
-    with np.errstate(all="ignore"), Replicas(model, options) as replicas:
+    with np.errstate(all="ignore"), Replicas(model, options, optimizer) as replicas:
         for step in range(now.step + 1, options.steps + 1):
             if not unread.updates and stop():
                 break
 
             epoch, parts, tokens = next(updates)
             loss = replicas.gradient(parts, tokens, step)
-            norm = clip_by_global_norm(model.parameters.grad, options.clip)
+            norm, scale = clipping(model.parameters.grad, options.clip)
             rate = learning_rate(step, options)
             unread.add(Progress(step, epoch, loss, rate, tokens), norm)
-            optimizer.update(rate, unread.verdict())
+            replicas.update(rate, scale, unread.verdict())
 
             tokens_timed += tokens
             validating = step % options.valid_every == 0 or step == options.steps
@@ -114,43 +114,74 @@ def train(
 
 
 class Replicas:
-    """Computes the gradient of an update in several threads, each with a share of every batch.
+    """Divides the work of an update over several processes, each with a share of every batch.
 
     The replicas use the same parameters, but each has its own tape, generator and gradients. Their gradients are added
-    in a fixed order, so the result depends on their number and not on which thread was faster. NumPy lets other threads
-    run while it computes, and BLAS is held to one thread each, so that they do not wait for each other.
+    in a fixed order, so the result depends on their number and not on which was faster. What goes element by element,
+    adding gradients and moving parameters, each does for a slice of the flat vectors. BLAS is held to one thread each,
+    so that they do not wait for each other. Where no process can share a model, they are threads: workers.py.
     """
 
-    def __init__(self, model: Transformer, options: TrainingOptions):
-        self.options = options
+    def __init__(self, model: Transformer, options: TrainingOptions, optimizer: Adam):
+        self.options, self.optimizer = options, optimizer
         self.models = [model] + [model.replica() for _ in range(options.replicas - 1)]
+        cuts = [i * model.parameters.data.size // options.replicas for i in range(options.replicas + 1)]
+        self.slices = list(itertools.pairwise(cuts))
 
     def __enter__(self) -> Replicas:
-        self.blas = threadpool_limits(limits=1, user_api="blas")
-        self.threads = ThreadPoolExecutor(len(self.models))
+        with ExitStack() as stack:
+            stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
+            self.workers: list[Worker] = []
+            for _ in self.models[1:]:
+                self.workers.append(hire(self._do, self.models[0].parameters.data))
+                stack.callback(self.workers[-1].dismiss)
+            self.stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.threads.shutdown()
-        self.blas.restore_original_limits()
+        self.stack.close()
 
     def gradient(self, parts: list[Batch], tokens: int, step: int) -> Array:
         """Leave the gradient of the mean loss over `parts` in the first model; return that loss, of shape ().
 
         tokens: how many target tokens `parts` hold together.
         """
-
-        def run(i: int) -> Array:
-            model, generator = self.models[i], generator_for(self.options.seed, DROPOUT, step, i)
-            model.parameters.zero_grad()
-            shares = [share for batch in parts if (share := batch.share(i, len(self.models))) is not None]
-            return sum(add_gradient(model, share, tokens, self.options.label_smoothing, generator) for share in shares)
-
-        contexts = [copy_context() for _ in self.models]  # so that `debugging()` and a profile reach into the threads
-        losses = list(self.threads.map(lambda i: contexts[i].run(run, i), range(len(self.models))))
-        for model in self.models[1:]:
-            self.models[0].parameters.grad += model.parameters.grad
+        count = len(self.models)
+        shares = [[batch.share(i, count) for batch in parts] for i in range(count)]
+        losses = self._each("_gradient", [(share, tokens, step) for share in shares])
+        self._each("_add_up", [()] * count)
         return sum(losses)
+
+    def update(self, learning_rate: float, scale: float | Array, sound: Array | None) -> None:
+        """Move the parameters along that gradient; the arguments are those of `Adam.update`."""
+        numbers = self.optimizer.begin_step(learning_rate, scale, sound)
+        self._each("_move", [numbers] * len(self.models))
+
+    def _each(self, task: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        """Let every replica do a task, one of those below, each with its arguments; return what they give, in order."""
+        for i, worker in enumerate(self.workers, start=1):
+            worker.ask(task, i, *arguments[i])
+        return [self._do(task, 0, *arguments[0]), *(worker.answer() for worker in self.workers)]
+
+    def _do(self, task: str, i: int, *arguments: Any) -> Any:
+        return getattr(self, task)(i, *arguments)
+
+    def _gradient(self, i: int, shares: list[Batch | None], tokens: int, step: int) -> Array:
+        """Leave the gradient of these shares in model i; return their loss. A batch of few sentences may have none."""
+        model, generator = self.models[i], generator_for(self.options.seed, DROPOUT, step, i)
+        model.parameters.zero_grad()
+        smoothing = self.options.label_smoothing
+        return sum(add_gradient(model, share, tokens, smoothing, generator) for share in shares if share is not None)
+
+    def _add_up(self, i: int) -> None:
+        """Add the gradients of all other models to that of the first, in slice i."""
+        start, stop = self.slices[i]
+        for model in self.models[1:]:
+            self.models[0].parameters.grad[start:stop] += model.parameters.grad[start:stop]
+
+    def _move(self, i: int, *numbers: Any) -> None:
+        """Take the optimizer's step in slice i."""
+        self.optimizer.move(*self.slices[i], *numbers)
 
 
 @timed("layers and tape")

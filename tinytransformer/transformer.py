@@ -187,11 +187,21 @@ class Stack(Module):
         return x if self.norm is None else self.norm(x)
 
 
+class Blank:
+    """Draws zeros that take no memory, for weights that nobody will read."""
+
+    def uniform(self, low: float, high: float, shape: tuple[int, ...]) -> np.ndarray:
+        return np.broadcast_to(0.0, shape)
+
+    normal = uniform
+
+
 class Transformer(Module):
     """The encoder-decoder of Vaswani et al. 2017, figure 1; Phuong and Hutter 2022, algorithm 8.
 
     generator: draws the initial weights.
     dtype, device: of the parameters, and so of everything that is computed with them.
+    shared: the parameters of a model of the same shape, to be used in place of own ones; see `replica`.
     """
 
     def __init__(
@@ -201,6 +211,7 @@ class Transformer(Module):
         *,
         dtype: Any = np.float32,
         device: str = "cpu",
+        shared: FlatParameters | None = None,
     ):
         self.config = config
         source = Embedding(config.source_vocabulary, config.width, generator)
@@ -211,13 +222,12 @@ class Transformer(Module):
             self.output = Linear(config.width, config.target_vocabulary, generator, bias=False)
         self.encoder = Stack(config, source, config.encoder_layers, generator, cross_attention=False)
         self.decoder = Stack(config, target, config.decoder_layers, generator, cross_attention=True)
-        self.parameters = FlatParameters(self, dtype=dtype, device=device)
+        self.parameters = FlatParameters(self, dtype=dtype, device=device, shared=shared)
 
     def replica(self) -> Transformer:
-        """Return a model over the same parameters, with gradients of its own: one for every further thread."""
-        twin = Transformer(self.config, np.random.default_rng(0))
-        twin.parameters = FlatParameters(twin, shared=self.parameters)
-        return twin
+        """Return a model over the same parameters, with gradients of its own: to compute at the same time as this."""
+        blank: Any = Blank()
+        return Transformer(self.config, blank, shared=self.parameters)
 
     def place_source(self, ids: Array) -> Array:
         """Return source ids where the parameters are. Raises: IndexError for an id that must not go to a GPU."""

@@ -1,0 +1,189 @@
+"""A worker answers what it was asked, whichever kind it is; a process leaves nothing behind, however anybody ends."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tinytransformer import workers
+from tinytransformer.backend import zeros
+from tinytransformer.tape import NonFiniteError, checking, debugging
+from tinytransformer.timing import timing
+from tinytransformer.workers import Process, Thread, WorkerError, hire
+from tinytransformer.writing import only_writer
+
+forks = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks safely")
+KINDS = [Thread, pytest.param(Process, marks=forks)]
+
+
+@pytest.fixture
+def hired():
+    """Return a function that hires a worker, who is dismissed when the test ends."""
+    staff = []
+
+    def hire_one(kind, work):
+        staff.append(kind(work))
+        return staff[-1]
+
+    yield hire_one
+    for worker in staff:
+        worker.dismiss()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_answers_what_it_was_asked_last(hired, kind):
+    worker = hired(kind, lambda x, y: x - y)
+    for i in range(5):
+        worker.ask(10 * i, i)
+        assert worker.answer() == 9 * i
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_works_while_the_one_who_asked_does(hired, kind):
+    """Each waits for a word from the other; one after the other they would wait for ever."""
+    said = zeros(2, float, "cpu")
+
+    def say(me):
+        said[me] = 1
+        until = time.monotonic() + 20
+        while not said[1 - me]:
+            assert time.monotonic() < until, "nobody answers"
+            time.sleep(0.001)
+
+    worker = hired(kind, say)
+    worker.ask(1)
+    say(0)
+    worker.answer()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_it_writes_into_shared_memory_is_there(hired, kind):
+    x, own = zeros(6, float, "cpu").reshape(2, 3), np.zeros(1)
+
+    def write(value):
+        x[1] = value
+        own[0] = value
+
+    worker = hired(kind, write)
+    x[0, 0] = 7  # after the fork: it sees that as well
+    worker.ask(5.0)
+    assert worker.answer() is None
+    np.testing.assert_array_equal(x, [[7, 0, 0], [5, 5, 5]])
+    assert own[0] == (5 if kind is Thread else 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_errors_are_raised_where_it_is_asked(hired, kind):
+    def fail(error):
+        raise error
+
+    worker = hired(kind, fail)
+    for error in (MemoryError("no room"), NonFiniteError("linear: the output is not finite"), KeyError("x")):
+        worker.ask(error)
+        with pytest.raises(type(error), match=r"room|linear|x") as caught:
+            worker.answer()
+        assert caught.value.args == error.args
+        if kind is Process:
+            assert "in fail" in str(caught.value.__cause__)  # where it was raised
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_context_reaches_into_it(hired, kind):
+    noted = []
+
+    def work():
+        if note := timing.get():
+            note("linear", "forward", 0.5)
+        return checking.get()
+
+    def ask():
+        worker.ask()
+        return worker.answer()
+
+    token = timing.set(lambda *note: noted.append(note))
+    with debugging():
+        worker = hired(kind, work)
+        assert ask() is True
+        assert ask() is True
+    timing.reset(token)
+    assert noted == [("linear", "forward", 0.5)] * 2
+
+
+@forks
+def test_a_process_works_for_the_host_on_linux_and_a_thread_elsewhere(hired, gpu, monkeypatch):
+    x = np.zeros(3)
+    for platform, array, kind in (("linux", x, Process), ("linux", gpu.asarray(x), Thread), ("darwin", x, Thread)):
+        monkeypatch.setattr(workers.sys, "platform", platform)
+        assert type(hired(lambda work, array=array: hire(work, array), os.getpid)) is kind
+
+
+@forks
+def test_a_process_that_is_killed_is_an_error_in_one_line(hired):
+    worker = hired(Process, time.sleep)
+    worker.ask(600)
+    os.kill(worker.process.pid, signal.SIGKILL)
+    for _ in range(2):  # the second time it cannot even be asked
+        with pytest.raises(
+            WorkerError, match=r"^one of its processes was ended from outside \(exit code -9\); is there"
+        ):
+            worker.answer()
+        worker.ask(0)
+
+
+@forks
+def test_no_further_process_is_an_error_in_one_line(monkeypatch):
+    def refuse():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(
+        WorkerError, match=r"^the system allows no further process \(Resource temporarily unavailable\)$"
+    ):
+        Process(os.getpid)
+
+
+@forks
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_the_whole_program_are_not_for_it(hired, number):
+    worker = hired(Process, lambda: os.kill(os.getpid(), number) or "still here")
+    worker.ask()
+    assert worker.answer() == "still here"
+
+
+EMPLOYER = """
+import os, pathlib, sys, time
+from tinytransformer.workers import Process
+from tinytransformer.writing import only_writer
+with only_writer(pathlib.Path(sys.argv[1])):
+    workers = [Process(os.getpid) for _ in range(3)]
+    print(*(worker.process.pid for worker in workers), flush=True)
+    time.sleep(600)
+"""
+
+
+@forks
+def test_nobody_stays_and_nothing_is_held_when_the_program_is_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", EMPLOYER, str(tmp_path)], stdout=subprocess.PIPE) as program:
+        pids = [int(pid) for pid in program.stdout.readline().split()]
+        assert len(pids) == 3
+        program.kill()
+    with only_writer(tmp_path):  # at once
+        pass
+    until = time.monotonic() + 20
+    while any(map(alive, pids)):
+        assert time.monotonic() < until, "a worker outlives the program"
+        time.sleep(0.01)
+
+
+def alive(pid):
+    """Whether the process runs; one that has ended, and that nobody has asked for its exit code, does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
