@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import multiprocessing
 import os
 import platform
 import resource
@@ -87,6 +88,18 @@ def peak_memory() -> int:
     """Return the most bytes of memory that this process has held so far, its libraries included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def memory_with_workers() -> int:
+    """Return how many bytes this process and its workers hold now; what they share counts once. 0 if nobody knows."""
+    total = 0
+    for pid in ("self", *(child.pid for child in multiprocessing.active_children())):
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
+        except OSError:  # a system other than Linux, where there are no workers
+            return 0
+        total += sum(1024 * int(line.split()[1]) for line in text.split("\n") if line.startswith("Pss:"))
+    return total
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

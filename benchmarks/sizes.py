@@ -19,7 +19,7 @@ class Size:
     """One model and its batches.
 
     layers: of the encoder, and as many of the decoder. batch, length: sentences, and tokens on either side of each.
-    replicas: how many threads share a step: two where that pays, and it does not on the toy.
+    replicas: how many processes share a step.
     """
 
     vocabulary: int
@@ -64,7 +64,7 @@ class Size:
 
 
 SIZES = {
-    "toy": Size(100, 64, 128, 2, 2, 32, 12, replicas=1),
+    "toy": Size(100, 64, 128, 2, 2, 32, 12),
     "tiny": Size(10_000, 128, 256, 4, 4, 128, 16),
     "small": Size(8000, 256, 1024, 4, 3, 64, 32),
     "base": Size(8000, 512, 2048, 8, 6, 32, 32),

@@ -37,7 +37,9 @@ def script(module, folder, trained, monkeypatch, capsys):
 
     def run(*arguments, stdin=b"", model="model"):
         monkeypatch.setattr(sys, "argv", ["translate.py", "--model", model, *arguments])
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin), isatty=lambda: False))
+        monkeypatch.setattr(
+            sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin), isatty=lambda: False, close=lambda: None)
+        )
         return end_of(module, capsys)
 
     return run

@@ -6,11 +6,14 @@ import time
 
 import numpy as np
 import pytest
+from test_workers import KINDS
 
+from tinytransformer.backend import zeros
 from tinytransformer.checkpoint import RunConfig, save_config, save_weights
 from tinytransformer.decoding import Sampling, beam_search, greedy
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
 from tinytransformer.translation import Search, Translator
+from tinytransformer.workers import Process
 
 LINES = [
     "The old man sees the dog.",
@@ -49,59 +52,65 @@ def test_every_line_is_translated_in_its_place(translator, beam):
 @pytest.mark.parametrize("beam", [1, 3])
 def test_the_size_of_batches_does_not_matter(translator, monkeypatch, batch_tokens, beam):
     """It bounds what is decoded together, padding and beam included; a longer line goes alone."""
-    expected, sizes, search = translator.translate(LINES, Search(beam=beam)), [], translator._search
+    expected, sizes, search = translator.translate(LINES, Search(beam=beam)), [], translator._search_batch
 
     def spy(batch, sources, how):
         sizes.append((len(batch), max(len(sources[i]) for i in batch) + 1))
         return search(batch, sources, how)
 
-    monkeypatch.setattr(translator, "_search", spy)
+    monkeypatch.setattr(translator, "_search_batch", spy)
     monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", batch_tokens)
-    counts = []
-    assert translator.translate(LINES, Search(beam=beam), progress=counts.append) == expected
+    monkeypatch.setattr("tinytransformer.translation.cores", lambda x: 1)
+    assert translator.translate(LINES, Search(beam=beam)) == expected
     assert all(count * longest * beam <= batch_tokens or count == 1 for count, longest in sizes)
-    assert sorted(counts) == sorted(count for count, _ in sizes)  # which thread begins first is left to chance
+    counts = [count for count, _ in sizes]
     assert sum(counts) == len(LINES) - len(BLANK)
     assert batch_tokens < 100 or beam > 1 or max(counts) > 1
 
 
 @pytest.mark.parametrize("how", [Search(beam=2), Search(sampling=Sampling(seed=3))], ids=["beam", "sampling"])
-def test_the_number_of_cores_does_not_matter(translator, monkeypatch, how):
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_number_of_cores_does_not_matter(translator, monkeypatch, kind, how):
     """They share the batches, however many they are; each has its own, and every line its place."""
     monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", 1)  # so six batches
+    monkeypatch.setattr("tinytransformer.workers.sys.platform", "linux" if kind is Process else "elsewhere")
     found = []
     for cores in (1, 3):
         monkeypatch.setattr("tinytransformer.translation.cores", lambda x, cores=cores: cores)
-        another, names, barrier = (
-            Translator(translator.model, translator.tokenizer, 0.5),
-            set(),
-            threading.Barrier(cores),
-        )
+        another, who = Translator(translator.model, translator.tokenizer, 0.5), zeros(len(LINES), float, "cpu")
 
-        def spy(*arguments, search=another._search, names=names, barrier=barrier):
-            names.add(threading.current_thread().name)
-            barrier.wait(timeout=60)  # every thread has to take part
-            return search(*arguments)
+        def spy(batches, *arguments, search=another._search, who=who, cores=cores):
+            who[batches[0][0]] = threading.get_native_id()
+            until = time.monotonic() + 60
+            while np.count_nonzero(who) < cores:
+                assert time.monotonic() < until, "not all take part"
+                time.sleep(0.001)
+            return search(batches, *arguments)
 
         monkeypatch.setattr(another, "_search", spy)
         found.append(another.hypotheses(LINES, how))
-        assert len(names) == cores
+        assert len(set(who.tolist()) - {0}) == cores
     assert found[0] == found[1]
 
 
-def test_an_error_in_a_batch_ends_the_translation(translator, monkeypatch):
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["here", "in the worker"])
+def test_an_error_in_a_batch_ends_the_translation(translator, monkeypatch, kind, where):
     monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", 1)
-    begun = []
+    monkeypatch.setattr("tinytransformer.translation.cores", lambda x: 2)
+    monkeypatch.setattr("tinytransformer.workers.sys.platform", "linux" if kind is Process else "elsewhere")
+    begun, here = [], threading.get_native_id()
 
-    def fail(*arguments):
-        begun.append(arguments)
-        time.sleep(0.01)
-        raise MemoryError
+    def fail(batch, *_):
+        begun.append(batch)
+        if (threading.get_native_id() == here) == (where == "here"):
+            raise MemoryError
+        return [[] for _ in batch]
 
-    monkeypatch.setattr(translator, "_search", fail)
+    monkeypatch.setattr(translator, "_search_batch", fail)
     with pytest.raises(MemoryError):
         translator.translate(["a"] * 1000)
-    assert len(begun) < 1000  # the rest is not tried
+    assert len(begun) <= 501  # of those who fail, one; nobody tries the rest
 
 
 @pytest.mark.parametrize("lines", [[], [""], ["", " "]])

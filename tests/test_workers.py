@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -115,11 +116,15 @@ def test_the_context_reaches_into_it(hired, kind):
 
 
 @forks
-def test_a_process_works_for_the_host_on_linux_and_a_thread_elsewhere(hired, gpu, monkeypatch):
+def test_a_process_works_for_the_host_on_linux_and_a_thread_elsewhere(gpu, monkeypatch):
     x = np.zeros(3)
     for platform, array, kind in (("linux", x, Process), ("linux", gpu.asarray(x), Thread), ("darwin", x, Thread)):
         monkeypatch.setattr(workers.sys, "platform", platform)
-        assert type(hired(lambda work, array=array: hire(work, array), os.getpid)) is kind
+        with ExitStack() as stack:
+            worker = hire(os.getpid, array, stack)
+            assert type(worker) is kind
+        with pytest.raises((OSError, RuntimeError)):  # dismissed
+            worker.ask()
 
 
 @forks

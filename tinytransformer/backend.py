@@ -107,7 +107,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def cores(x: Array) -> int:
-    """Return how many threads can compute at once where `x` stands: on a CPU as many as it has cores to give."""
+    """Return how many processes can compute at once where `x` stands: on a CPU as many as it has cores to give."""
     if array_module(x) is not np:
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

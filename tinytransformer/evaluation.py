@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sacrebleu.metrics import BLEU, CHRF
@@ -67,9 +67,7 @@ def evaluate_translation(
     sources: Sequence[str],
     references: Sequence[str],
     search: Search = GREEDY,
-    *,
-    progress: Callable[[int], object] = lambda count: None,
 ) -> tuple[Score, list[str]]:
     """Translate `sources`; return the score against `references`, and the translations."""
-    hypotheses = translator.translate(sources, search, progress=progress)
+    hypotheses = translator.translate(sources, search)
     return score(hypotheses, references), hypotheses

@@ -13,7 +13,7 @@ from tinytransformer.timing import timed
 
 # Elements per pass over the flat vectors, on a CPU: the pieces of all four arrays stay in a core's second-level cache,
 # so the step waits once for memory, not once for each of its ten lines.
-CHUNK = 1 << 14
+CHUNK = 1 << 15
 
 
 class Adam:

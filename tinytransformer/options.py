@@ -126,7 +126,7 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--weight-decay", type=share, default=0.0, metavar="W", help="of AdamW")
     group.add_argument("--clip", type=above_zero, default=1.0, metavar="NORM", help="largest norm of a gradient")
     group.add_argument(
-        "--replicas", type=up_to(1024), metavar="N", help="threads that share each update (default: 2; on a GPU 1)"
+        "--replicas", type=up_to(1024), metavar="N", help="processes that share each update (default: 2; on a GPU 1)"
     )
     group.add_argument(
         "--seed", type=seed, default=1, metavar="N", help="same seed and replicas, same machine: same bits"
@@ -183,7 +183,7 @@ def training_options(options: argparse.Namespace, corpus: Corpus) -> TrainingOpt
         label_smoothing=options.label_smoothing,
         weight_decay=options.weight_decay,
         clip=options.clip,
-        replicas=options.replicas or (2 if options.device == "cpu" else 1),  # one thread keeps a GPU busy
+        replicas=options.replicas or (2 if options.device == "cpu" else 1),  # one process keeps a GPU busy
         valid_every=options.valid_every or math.ceil(steps / 5),
     )
 

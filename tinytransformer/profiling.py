@@ -40,20 +40,20 @@ class Total:
 
 
 class Profile:
-    """Is told of every call while it runs, through `timing.timing`, which reaches into the threads of a training.
+    """Is told of every call while it runs, through `timing.timing`, which reaches into the replicas of a training.
 
-    threads: how many share the work. Shares are of the time of all of them, since for what one does alone the others
+    replicas: how many share the work. Shares are of the time of all of them, since for what one does alone the others
         wait.
     """
 
-    def __init__(self, threads: int):
-        self.threads = threads
+    def __init__(self, replicas: int):
+        self.replicas = replicas
         self.seconds = 0.0  # for how long it ran
         self.records: dict[int, dict[str, Total]] = {}  # of each thread, which writes into its own: none has to wait
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Note what runs inside the block, in this thread and in those that are handed a copy of its context."""
+        """Note what runs inside the block: in this thread, and in workers that are asked there."""
         token, started = timing.set(self._note), time.perf_counter()
         try:
             yield
@@ -89,7 +89,7 @@ class Profile:
 
     def table(self) -> str:
         """Return a line for every operation, for all of them, for all else, and for the whole."""
-        whole = self.threads * self.seconds
+        whole = self.replicas * self.seconds
         totals, together = self.totals(), Total()
         operations = {name: total for name, total in totals.items() if name in OPS}
         around = {name: total for name, total in totals.items() if name not in OPS}

@@ -25,7 +25,7 @@ from tinytransformer.optim import Adam, clipping, cosine, inverse_square_root
 from tinytransformer.progress import Progress, Standing, Unread
 from tinytransformer.timing import timed
 from tinytransformer.transformer import PAD, Transformer
-from tinytransformer.workers import Worker, hire
+from tinytransformer.workers import hire
 
 SCHEDULES = ("inverse-square-root", "cosine")
 
@@ -131,10 +131,7 @@ class Replicas:
     def __enter__(self) -> Replicas:
         with ExitStack() as stack:
             stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
-            self.workers: list[Worker] = []
-            for _ in self.models[1:]:
-                self.workers.append(hire(self._do, self.models[0].parameters.data))
-                stack.callback(self.workers[-1].dismiss)
+            self.workers = [hire(self._do, self.models[0].parameters.data, stack) for _ in self.models[1:]]
             self.stack = stack.pop_all()
         return self
 

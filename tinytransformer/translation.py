@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from tinytransformer.checkpoint import load_model
 from tinytransformer.decoding import Hypothesis, Sampling, beam_search, greedy, sample
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer
+from tinytransformer.workers import hire
 
 BATCH_TOKENS = 4096  # source tokens decoded together, padding and beam included
 MOST = 1 << 16  # tokens of a line in any case: a model that never ends a translation would not end either
@@ -61,8 +62,6 @@ class Translator:
         self.model = model
         self.tokenizer = tokenizer
         self.length_ratio = length_ratio
-        # The products of single positions are too small to be shared among cores, so each core has batches of its own.
-        self.threads = ThreadPoolExecutor(cores(model.parameters.data))
         self.forbidden = tokenizer.forbidden()  # once: it looks at the whole vocabulary
         trained = model.config.max_length
         unlearned = min(max(trained, LONGEST), MOST)
@@ -74,20 +73,14 @@ class Translator:
         model, tokenizer, config = load_model(directory, device=device)
         return cls(model, tokenizer, config.length_ratio)
 
-    def translate(
-        self, lines: Sequence[str], search: Search = GREEDY, *, progress: Callable[[int], object] = lambda count: None
-    ) -> list[str]:
+    def translate(self, lines: Sequence[str], search: Search = GREEDY) -> list[str]:
         """Return the best translation of every line, in order; of an empty line, an empty line."""
-        return [found[0].text if found else "" for found in self.hypotheses(lines, search, progress=progress)]
+        return [found[0].text if found else "" for found in self.hypotheses(lines, search)]
 
-    def hypotheses(
-        self, lines: Sequence[str], search: Search = GREEDY, *, progress: Callable[[int], object] = lambda count: None
-    ) -> list[list[Translation]]:
+    def hypotheses(self, lines: Sequence[str], search: Search = GREEDY) -> list[list[Translation]]:
         """Return the translations of every line, in order, the best first; of an empty line none.
 
         Of a line that has more tokens than `longest`, the beginning is translated.
-
-        progress: is told, after each batch, how many lines it held.
         """
         sources = [self.tokenizer.encode(line)[: self.longest - 1] for line in lines]  # END follows
         found: list[list[Translation]] = [[] for _ in lines]
@@ -98,21 +91,25 @@ class Translator:
             size = max(1, BATCH_TOKENS // (longest * search.beam))
             todo, batch = todo[:-size], todo[-size:]
             batches.append(batch)
-        with threadpool_limits(limits=1, user_api="blas"):
-            # In a copy of the context, so that NumPy is silent there, where it is here.
-            work = [self.threads.submit(copy_context().run, self._search, batch, sources, search) for batch in batches]
-            try:
-                for batch, result in zip(batches, work, strict=True):
-                    for i, hypotheses in zip(batch, result.result(), strict=True):
-                        found[i] = [Translation(self.tokenizer.decode(h.ids), h.score) for h in hypotheses]
-                    progress(len(batch))
-            finally:
-                for rest in work:
-                    rest.cancel()
+        # The products of single positions are too small to be shared among cores, so each core has batches of its own.
+        count = max(1, min(cores(self.model.parameters.data), len(batches)))
+        groups = [batches[i::count] for i in range(count)]
+        with ExitStack() as stack:
+            stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
+            workers = [hire(self._search, self.model.parameters.data, stack) for _ in groups[1:]]
+            for worker, group in zip(workers, groups[1:], strict=True):
+                worker.ask(group, sources, search)
+            results = [self._search(groups[0], sources, search), *(worker.answer() for worker in workers)]
+        for group, result in zip(groups, results, strict=True):
+            for i, hypotheses in zip(chain.from_iterable(group), result, strict=True):
+                found[i] = [Translation(self.tokenizer.decode(h.ids), h.score) for h in hypotheses]
         return found
 
-    def _search(self, batch: list[int], sources: list[list[int]], search: Search) -> list[list[Hypothesis]]:
-        """Search for the translations of a batch: of the sources with these numbers."""
+    def _search(self, batches: list[list[int]], sources: list[list[int]], search: Search) -> list[list[Hypothesis]]:
+        """Search for the translations of several batches, one after the other: of the sources with these numbers."""
+        return [hypotheses for batch in batches for hypotheses in self._search_batch(batch, sources, search)]
+
+    def _search_batch(self, batch: list[int], sources: list[list[int]], search: Search) -> list[list[Hypothesis]]:
         texts = [sources[i] for i in batch]
         limits = [min(search.max_length or self.limit(len(text)), self.longest) for text in texts]
         forbidden, alpha = self.forbidden, search.alpha

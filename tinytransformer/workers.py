@@ -19,7 +19,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from typing import Any
 
@@ -35,9 +35,14 @@ class WorkerError(RuntimeError):
     """A process that could not be started, or has ended before it answered."""
 
 
-def hire(work: Work, x: Array) -> Worker:
-    """Return a worker that does `work` on arguments it is handed, close to `x`, an array of the model's."""
-    return (Process if array_module(x) is np and sys.platform == "linux" else Thread)(work)
+def hire(work: Work, x: Array, stack: ExitStack) -> Worker:
+    """Return a worker that does `work` on arguments it is handed, close to `x`, an array of the model's.
+
+    It is dismissed when the stack is closed.
+    """
+    worker = (Process if array_module(x) is np and sys.platform == "linux" else Thread)(work)
+    stack.callback(worker.dismiss)
+    return worker
 
 
 class Thread:
@@ -71,8 +76,8 @@ class Process:
 
     def __init__(self, work: Work):
         fork = multiprocessing.get_context("fork")
-        self.pipe, theirs = fork.Pipe()
-        self.process = fork.Process(target=_serve, args=(work, theirs), daemon=True)
+        (questions, self.questions), (self.answers, answers) = fork.Pipe(duplex=False), fork.Pipe(duplex=False)
+        self.process = fork.Process(target=_serve, args=(work, questions, answers), daemon=True)
         try:
             with warnings.catch_warnings():
                 # Python warns that other threads may hold locks which nobody gives back in the fork; those of BLAS hold
@@ -81,13 +86,14 @@ class Process:
                 self.process.start()
         except OSError as error:
             raise WorkerError(f"the system allows no further process ({error.strerror})") from None
-        theirs.close()
+        questions.close()
+        answers.close()
         self.answer()  # its first says that it is there, and holds no file of ours
 
     def ask(self, *arguments: Any) -> None:
         """Let it begin to do its work on `arguments`, which are copied."""
         with suppress(BrokenPipeError):  # it has ended, as will be seen when it does not answer
-            self.pipe.send(arguments)
+            self.questions.send(arguments)
 
     def answer(self) -> Any:
         """Wait for what was asked last and return it, or raise what was raised.
@@ -95,8 +101,8 @@ class Process:
         Raises: WorkerError if the process has ended, as when the system kills it because memory is short.
         """
         try:
-            result, error, notes = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
+            result, error, notes = self.answers.recv()
+        except EOFError:
             self.process.join()
             raise WorkerError(
                 f"one of its processes was ended from outside (exit code {self.process.exitcode}); "
@@ -113,32 +119,34 @@ class Process:
         """End it at once; it holds nothing that anybody else needs."""
         self.process.kill()
         self.process.join()
-        self.pipe.close()
+        self.questions.close()
+        self.answers.close()
 
 
 Worker = Process | Thread
 
 
-def _serve(work: Work, pipe: Any) -> None:
+def _serve(work: Work, questions: Any, answers: Any) -> None:
     """Answer until there is nobody who asks, however that one has ended."""
     # Ctrl-C, and what a shell sends, goes to all processes of a program: it is the first one's to decide what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Files that are open there are open here as well: a lock would outlive the one who holds it, and so would the other
-    # end of the pipe, whose closing says that nobody will ask again.
-    os.closerange(3, pipe.fileno())
-    os.closerange(pipe.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    # end of `questions`, whose closing says that nobody will ask again.
+    first, last = sorted((questions.fileno(), answers.fileno()))
+    for start, stop in ((3, first), (first + 1, last), (last + 1, os.sysconf("SC_OPEN_MAX"))):
+        os.closerange(start, stop)
     notes: list[tuple[str, str, float]] = []
     if timing.get():
         timing.set(lambda *note: notes.append(note))
     answer: tuple[Any, Exception | None, list[Any]] = None, None, notes
     with suppress(EOFError, OSError):
-        pipe.send(answer)
+        answers.send(answer)
         while True:
-            arguments = pipe.recv()
+            arguments = questions.recv()
             try:
                 answer = work(*arguments), None, notes
             except Exception as error:
                 answer = traceback.format_exc(), error, notes
-            pipe.send(answer)
+            answers.send(answer)
             notes.clear()

@@ -173,7 +173,7 @@ def test_the_command_prints_a_row_for_each_contender(measured, monkeypatch, caps
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.split("\n") if line.startswith("|")]
     assert rows[0] == list(command.HEAD)
     assert [row[0] for row in rows[2:]] == ["toy"] * 5 + ["tiny"] * 5
-    assert rows[2] == ["toy", "tinytransformer, 1 replica", "2000.0", "1.00 (1.00 - 1.00)", "300", "100"]
+    assert rows[2] == ["toy", "tinytransformer, 2 replicas", "2000.0", "1.00 (1.00 - 1.00)", "300", "100"]
     assert rows[3] == ["toy", "matrix products alone (170 GFLOP/s)", "1000.0", "0.50 (0.50 - 0.50)", "", ""]
     assert rows[4] == ["toy", "PyTorch as it comes", "5000.0", "2.50 (2.50 - 2.50)", "300", "100"]
     assert rows[7][1] == "tinytransformer, 2 replicas"
