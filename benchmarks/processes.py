@@ -10,9 +10,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import multiprocessing
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -92,14 +92,12 @@ def peak_memory() -> int:
 
 def memory_with_workers() -> int:
     """Return how many bytes this process and its workers hold now; what they share counts once. 0 if nobody knows."""
-    total = 0
-    for pid in ("self", *(child.pid for child in multiprocessing.active_children())):
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
-        except OSError:  # a system other than Linux, where there are no workers
-            return 0
-        total += sum(1024 * int(line.split()[1]) for line in text.split("\n") if line.startswith("Pss:"))
-    return total
+    try:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text("ascii").split()
+        texts = [Path(f"/proc/{pid}/smaps_rollup").read_text("ascii") for pid in ("self", *children)]
+    except OSError:  # a system other than Linux, where the workers are threads
+        return 0
+    return sum(1024 * int(pss) for text in texts for pss in re.findall(r"^Pss: +(\d+) kB$", text, re.MULTILINE))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,6 +1,7 @@
 """NumPy or CuPy: which one, and what is said when it cannot be."""
 
 import ast
+import errno
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -262,3 +263,12 @@ def test_nothing_but_the_backend_imports_cupy():
         str(p.relative_to(PACKAGE)) for p in PACKAGE.rglob("*.py") if {"cupy", "cupyx"} & {*modules_imported(p)}
     }
     assert importers == {"backend.py"}
+
+
+def test_memory_to_be_shared_that_is_not_there_is_a_memory_error(monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(backend.mmap, "mmap", refuse)
+    with pytest.raises(MemoryError, match=r"^24 bytes to be shared: Cannot allocate memory$"):
+        backend.shared(np.zeros(3))

@@ -107,7 +107,7 @@ def test_backward_adds_into_the_flat_gradient():
 def test_a_replica_shares_the_data_and_not_the_gradients():
     first, second = Whole(), Whole()
     flat = FlatParameters(first, dtype=np.float64)
-    twin = FlatParameters(second, shared=flat)
+    twin = FlatParameters(second, of=flat)
     assert twin.data is flat.data
     assert twin.decayed == flat.decayed
     assert not np.shares_memory(twin.grad, flat.grad)

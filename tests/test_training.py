@@ -60,17 +60,43 @@ def gradient(make_model, parts, replicas=1, **changes):
 @pytest.mark.parametrize("replicas", [1, 2, 3, 7])
 @pytest.mark.parametrize("cuts", [[50], [25, 50], [1, 2, 30, 50]])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(make_model, corpus, replicas, cuts):
-    """Accumulated or shared among threads: loss and gradient are those of the mean over all tokens."""
+    """Accumulated or shared among replicas: loss and gradient are those of the mean over all tokens."""
     whole = gradient(make_model, [make_batch(corpus.pairs)])
     parts = [make_batch(corpus.pairs[a:b]) for a, b in zip([0, *cuts], cuts, strict=False)]
     np.testing.assert_allclose(gradient(make_model, parts, replicas), whole, rtol=0, atol=1e-12 * np.abs(whole).max())
 
 
-def test_threads_drop_different_features(make_model, corpus):
-    """Two threads with the same sentences: their gradients are no copies of each other."""
+def test_replicas_drop_different_features(make_model, corpus):
+    """Two replicas with the same sentences: their gradients are no copies of each other."""
     batch = make_batch([corpus.pairs[0]] * 2)
     once = gradient(make_model, [make_batch([corpus.pairs[0]])], dropout=0.3)
     assert not np.allclose(gradient(make_model, [batch], 2, dropout=0.3), once)
+
+
+def whole_training(make_model, corpus, replicas):
+    """Return parameters and moments after four steps in which clipping bites and matrices decay."""
+    model = make_model(12, dropout=0.0)
+    options = replace(OPTIONS, steps=4, replicas=replicas, clip=0.05, learning_rate=1e-2)
+    optimizer = Adam(model.parameters, weight_decay=0.1)
+    train(model, corpus, options, optimizer=optimizer)
+    return model.parameters.data, optimizer.m, optimizer.v
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 7])
+def test_every_slice_takes_the_step_of_the_whole(make_model, corpus, replicas):
+    """Clipped, decayed and moved in slices: every element of parameters and moments is that of a single replica."""
+    alone, shared = whole_training(make_model, corpus, 1), whole_training(make_model, corpus, replicas)
+    for x, y in zip(alone, shared, strict=True):
+        np.testing.assert_allclose(y, x, rtol=1e-6, atol=1e-9 * np.abs(x).max())
+
+
+@pytest.mark.parametrize("replicas", [2, 3])
+def test_threads_and_processes_give_the_same_bits(make_model, corpus, monkeypatch, replicas):
+    found = []
+    for platform in ("linux", "elsewhere"):
+        monkeypatch.setattr("tinytransformer.workers.sys.platform", platform)
+        found.append(trained(make_model, corpus, replace(OPTIONS, replicas=replicas), dropout=0.3))
+    assert found[0] == found[1]
 
 
 def test_accumulating_is_training_with_larger_batches(make_model):

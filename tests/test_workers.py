@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tinytransformer import workers
-from tinytransformer.backend import zeros
+from tinytransformer.backend import shared
 from tinytransformer.tape import NonFiniteError, checking, debugging
 from tinytransformer.timing import timing
 from tinytransformer.workers import Process, Thread, WorkerError, hire
@@ -47,7 +47,7 @@ def test_it_answers_what_it_was_asked_last(hired, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_works_while_the_one_who_asked_does(hired, kind):
     """Each waits for a word from the other; one after the other they would wait for ever."""
-    said = zeros(2, float, "cpu")
+    said = shared(np.zeros(2))
 
     def say(me):
         said[me] = 1
@@ -64,7 +64,7 @@ def test_it_works_while_the_one_who_asked_does(hired, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_it_writes_into_shared_memory_is_there(hired, kind):
-    x, own = zeros(6, float, "cpu").reshape(2, 3), np.zeros(1)
+    x, own = shared(np.zeros((2, 3))), np.zeros(1)
 
     def write(value):
         x[1] = value
@@ -131,10 +131,10 @@ def test_a_process_works_for_the_host_on_linux_and_a_thread_elsewhere(gpu, monke
 def test_a_process_that_is_killed_is_an_error_in_one_line(hired):
     worker = hired(Process, time.sleep)
     worker.ask(600)
-    os.kill(worker.process.pid, signal.SIGKILL)
+    os.kill(worker.pid, signal.SIGKILL)
     for _ in range(2):  # the second time it cannot even be asked
         with pytest.raises(
-            WorkerError, match=r"^one of its processes was ended from outside \(exit code -9\); is there"
+            WorkerError, match=r"^one of its processes has been ended from outside; is there enough memory\?$"
         ):
             worker.answer()
         worker.ask(0)
@@ -161,28 +161,95 @@ def test_signals_to_the_whole_program_are_not_for_it(hired, number):
 
 
 EMPLOYER = """
-import os, pathlib, sys, time
+import os, pathlib, signal, sys, time
 from tinytransformer.workers import Process
 from tinytransformer.writing import only_writer
+def work():
+    while True:
+        pass
+if sys.argv[2] == "stdin closed":  # so that the lock has descriptor 0
+    os.close(0)
 with only_writer(pathlib.Path(sys.argv[1])):
-    workers = [Process(os.getpid) for _ in range(3)]
-    print(*(worker.process.pid for worker in workers), flush=True)
+    workers = [Process(work) for _ in range(3)]
+    workers[0].ask()  # it will not be done
+    print(*(worker.pid for worker in workers), flush=True)
+    if sys.argv[2] == "ends":
+        sys.exit()  # nobody has dismissed them
     time.sleep(600)
 """
 
 
 @forks
-def test_nobody_stays_and_nothing_is_held_when_the_program_is_killed(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", EMPLOYER, str(tmp_path)], stdout=subprocess.PIPE) as program:
+@pytest.mark.parametrize("case", ["killed", "stdin closed", "ends"])
+def test_nobody_stays_and_nothing_is_held_when_the_program_ends(tmp_path, case):
+    """At work or not, all end with it."""
+    command = [sys.executable, "-c", EMPLOYER, str(tmp_path), case]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as program:
         pids = [int(pid) for pid in program.stdout.readline().split()]
         assert len(pids) == 3
-        program.kill()
+        if case != "ends":
+            program.kill()
+        program.wait(timeout=60)
     with only_writer(tmp_path):  # at once
         pass
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while any(map(alive, pids)):
         assert time.monotonic() < until, "a worker outlives the program"
         time.sleep(0.01)
+
+
+@forks
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), type("Local", (Exception,), {})()])
+def test_an_error_that_cannot_be_sent_is_told(hired, error):
+    def fail():
+        raise error
+
+    worker = hired(Process, fail)
+    worker.ask()
+    with pytest.raises((OSError, WorkerError), match=r"No space left|Local"):
+        worker.answer()
+
+
+@forks
+def test_a_process_that_is_killed_in_the_middle_of_an_answer(hired):
+    worker = hired(Process, lambda: b"x" * 10**7)
+    worker.ask()
+    assert worker.answers.poll(60)
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(WorkerError, match="ended from outside"):
+        worker.answer()
+
+
+THREADED = """
+import os, sys, threading, time
+from tinytransformer.workers import Process
+threading.Thread(target=sys.stdin.read, daemon=True).start()
+time.sleep(0.2)
+print("not flushed", end="")
+worker = Process(os.getpid)
+worker.ask()
+print(worker.answer() != os.getpid())
+worker.dismiss()
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@forks
+def test_a_thread_that_reads_standard_input_and_a_buffer_that_is_not_flushed_are_no_obstacles():
+    with subprocess.Popen([sys.executable, "-c", THREADED], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdout.read() == b"not flushedTrue\n"
+
+
+def test_a_fork_of_the_users_has_a_model_of_its_own(make_model):
+    """Memory is shared while a training has workers, and only then."""
+    model = make_model(12)
+    before = model.parameters.data.copy()
+    worker = Process(lambda: model.parameters.data.fill(0)) if sys.platform == "linux" else pytest.skip("no fork")
+    worker.ask()
+    worker.answer()
+    worker.dismiss()
+    np.testing.assert_array_equal(model.parameters.data, before)
 
 
 def alive(pid):

@@ -124,12 +124,20 @@ def to_host(x: Array) -> np.ndarray:
     return np.asarray(x) if array_module(x) is np else cupy.asnumpy(x)
 
 
-def zeros(size: int, dtype: Any, device: str) -> Array:
-    """Return a vector of zeros on `device`. On a CPU it lies in memory that a process shares with its later forks."""
-    require_device(device)
-    if device == "cuda":
-        return cupy.zeros(size, dtype)
-    return np.frombuffer(mmap.mmap(-1, size * np.dtype(dtype).itemsize), dtype)
+def shared(x: Array) -> Array:
+    """Return a copy of `x` in memory that this process shares with its later forks; an array on a GPU as it is.
+
+    Raises: MemoryError if there is none.
+    """
+    if array_module(x) is not np:
+        return x
+    try:
+        memory = mmap.mmap(-1, x.nbytes)
+    except OSError as error:
+        raise MemoryError(f"{x.nbytes:,} bytes to be shared: {error.strerror}") from None
+    y = np.frombuffer(memory, dtype=x.dtype).reshape(x.shape)
+    y[...] = x
+    return y
 
 
 def keep_freed_memory() -> None:

@@ -10,12 +10,12 @@ then one operation on one vector, however many parameters the model has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from tinytransformer.backend import Array, array_module, zeros
+from tinytransformer.backend import Array, array_module, shared, to_device
 from tinytransformer.tensor import Tensor
 
 Shapes = dict[str, tuple[int, ...]]
@@ -69,39 +69,46 @@ def _walk(value: Any, name: str) -> Iterator[tuple[str, Parameter]]:
 class FlatParameters:
     """All parameters of a model in one contiguous array, and all their gradients in another.
 
-    Matrices stand first, gains and biases last, so that what weight decay applies to is one slice. On a CPU the two
-    lie in memory that the processes of a training share.
+    Matrices stand first, gains and biases last, so that what weight decay applies to is one slice.
 
     dtype, device: of the buffers.
-    shared: the parameters of a model of the same configuration; this one then uses the same data, and has only its
-        gradients for itself.
+    of: the parameters of a model of the same configuration; this one then uses the same data, and has only its
+        gradients for itself, in memory that later forks share.
 
     Attributes:
         data, grad: arrays of shape (number of parameters,); every Parameter's `data` and `grad` are views of them.
         decayed: how many elements at the front belong to matrices.
-        device: where the buffers are.
         named: each Parameter by its dotted name, in the order of the buffers.
     """
 
     def __init__(
-        self, module: Module, *, dtype: Any = np.float32, device: str = "cpu", shared: FlatParameters | None = None
+        self, module: Module, *, dtype: Any = np.float32, device: str = "cpu", of: FlatParameters | None = None
     ):
         ordered = sorted(module.named_parameters(), key=lambda item: item[1].data.ndim < 2)
         self.named: dict[str, Parameter] = dict(ordered)
         self.decayed = sum(p.data.size for p in self.named.values() if p.data.ndim >= 2)
         size = sum(p.data.size for p in self.named.values())
-        self.device: str = device if shared is None else shared.device
-        self.data: Array = zeros(size, dtype, device) if shared is None else shared.data
-        self.grad: Array = zeros(size, self.data.dtype, self.device)
+        self.data: Array = to_device(np.zeros(size, dtype), device) if of is None else of.data
+        xp = array_module(self.data)
+        self.grad: Array = xp.zeros_like(self.data) if of is None else shared(xp.zeros_like(self.data))
+        for parameter, part in self._parts():
+            if of is None:
+                self.data[part] = xp.asarray(parameter.data.reshape(-1).astype(dtype))
+            parameter.data = self.data[part].reshape(parameter.shape)
+            parameter.grad = self.grad[part].reshape(parameter.shape)
+
+    def move(self, copy: Callable[[Array], Array]) -> None:
+        """Let a `copy` of the two buffers take their place."""
+        self.data, self.grad = copy(self.data), copy(self.grad)
+        for parameter, part in self._parts():
+            parameter.data = self.data[part].reshape(parameter.shape)
+            parameter.grad = self.grad[part].reshape(parameter.shape)
+
+    def _parts(self) -> Iterator[tuple[Parameter, slice]]:
+        """Yield each Parameter with its place in the buffers."""
         start = 0
         for parameter in self.named.values():
-            stop = start + parameter.data.size
-            shape = parameter.data.shape
-            if shared is None:
-                self.data[start:stop] = array_module(self.data).asarray(parameter.data.reshape(-1).astype(dtype))
-            parameter.data = self.data[start:stop].reshape(shape)
-            parameter.grad = self.grad[start:stop].reshape(shape)
-            start = stop
+            yield parameter, slice(start, start := start + parameter.data.size)
 
     def zero_grad(self) -> None:
         """Set all gradients to zero, in place."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from tinytransformer.backend import Array, array_module, zeros
+from tinytransformer.backend import Array, array_module
 from tinytransformer.module import FlatParameters
 from tinytransformer.timing import timed
 
@@ -49,8 +50,8 @@ class Adam:
         self.betas = betas
         self.eps = eps
         self.weight_decay = weight_decay
-        self.m: Array = zeros(parameters.data.size, parameters.data.dtype, parameters.device)
-        self.v: Array = zeros(parameters.data.size, parameters.data.dtype, parameters.device)
+        self.m: Array = xp.zeros_like(parameters.data)
+        self.v: Array = xp.zeros_like(parameters.data)
         self.step = 0
         self.chunk = CHUNK if xp is np else self.m.size
 
@@ -61,46 +62,71 @@ class Adam:
         sound: a boolean on the device, shape (); if it turns out False, parameters and moments stay as they are. For a
             gradient on a GPU that nobody has looked at yet. None: the gradient is known to be finite.
         """
-        self.move(0, self.m.size, *self.begin_step(learning_rate, scale, sound))
+        self.move(0, self.m.size, self.begin_step(learning_rate, scale, sound))
 
-    def begin_step(self, learning_rate: float, scale: float | Array, sound: Array | None) -> tuple[Any, ...]:
-        """Count a step, and return its numbers, which are the same for all elements, for `move`."""
+    def begin_step(self, learning_rate: float, scale: float | Array, sound: Array | None) -> Numbers:
+        """Count a step, and return its numbers for `move`."""
         self.step += 1
         xp = array_module(self.m)
         beta1, beta2 = self.betas
         # Both corrections taken out of the square root: rate * m / (sqrt(v) + eps'), one pass less over v.
         correction = math.sqrt(1 - beta2**self.step)
         rate, eps = learning_rate * correction / (1 - beta1**self.step), self.eps * correction
-        fade1, fade2, fade = beta1, beta2, 1 - learning_rate * self.weight_decay  # of the moments, of the parameters
-        if sound is not None:  # if not: a step without gradient and rate, in which nothing fades
-            self.parameters.grad[...] = xp.where(sound, self.parameters.grad * scale, 0)
-            still, rate = xp.ones((), self.m.dtype), xp.where(sound, rate, xp.zeros((), self.m.dtype))
-            fade1, fade2, fade = (xp.where(sound, factor, still) for factor in (fade1, fade2, fade))
-            scale = 1.0
-        return scale, rate, eps, fade1, fade2, fade
+        fade = 1 - learning_rate * self.weight_decay if self.weight_decay else None
+        numbers = Numbers(scale, beta1, 1 - beta1, beta2, 1 - beta2, rate, eps, fade)
+        if sound is None:
+            return numbers
+        # If it is not: a step without gradient and rate, in which nothing fades.
+        self.parameters.grad[...] = xp.where(sound, self.parameters.grad, 0)
+        still, nothing = xp.ones((), self.m.dtype), xp.zeros((), self.m.dtype)
+        return replace(
+            numbers,
+            scale=xp.where(sound, scale, still),
+            fade_m=xp.where(sound, beta1, still),
+            fade_v=xp.where(sound, beta2, still),
+            rate=xp.where(sound, rate, nothing),
+            fade=None if fade is None else xp.where(sound, fade, still),
+        )
 
     @timed("Adam")
-    def move(self, start: int, stop: int, scale: Any, rate: Any, eps: float, fade1: Any, fade2: Any, fade: Any) -> None:
-        """Take the step for the elements from `start` to `stop`, with the numbers of `begin_step`."""
+    def move(self, start: int, stop: int, numbers: Numbers) -> None:
+        """Take the step for the elements from `start` to `stop`."""
         xp = array_module(self.m)
-        beta1, beta2 = self.betas
-        if self.weight_decay:
-            self.parameters.data[start : min(stop, self.parameters.decayed)] *= fade
+        if numbers.fade is not None:
+            self.parameters.data[start : min(stop, self.parameters.decayed)] *= numbers.fade
         for first in range(start, stop, self.chunk):
             part = slice(first, min(first + self.chunk, stop))
             g, m, v, p = self.parameters.grad[part], self.m[part], self.v[part], self.parameters.data[part]
-            g *= scale
-            m *= fade1
-            m += (1 - beta1) * g
+            g *= numbers.scale
+            m *= numbers.fade_m
+            m += numbers.take_m * g
             g *= g
-            g *= 1 - beta2
-            v *= fade2
+            g *= numbers.take_v
+            v *= numbers.fade_v
             v += g
             xp.sqrt(v, out=g)
-            g += eps
+            g += numbers.eps
             xp.divide(m, g, out=g)
-            g *= rate
+            g *= numbers.rate
             p -= g
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is the same for all elements in one step of Adam; on a GPU some are arrays of shape ().
+
+    scale: of the gradient. fade_m, take_m: what m keeps of itself, and takes of the gradient; fade_v, take_v: likewise
+    v, of its square. rate, eps: with the corrections of m and v in them. fade: what a matrix keeps; None: all.
+    """
+
+    scale: Any
+    fade_m: Any
+    take_m: float
+    fade_v: Any
+    take_v: float
+    rate: Any
+    eps: float
+    fade: Any
 
 
 @timed("clipping")

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinytransformer.backend import Array
+from tinytransformer.backend import Array, shared
 from tinytransformer.data import Batch, Corpus, make_batch, plan_batches
 from tinytransformer.ops import cross_entropy
-from tinytransformer.optim import Adam, clipping, cosine, inverse_square_root
+from tinytransformer.optim import Adam, Numbers, clipping, cosine, inverse_square_root
 from tinytransformer.progress import Progress, Standing, Unread
 from tinytransformer.timing import timed
 from tinytransformer.transformer import PAD, Transformer
@@ -123,20 +123,28 @@ class Replicas:
     """
 
     def __init__(self, model: Transformer, options: TrainingOptions, optimizer: Adam):
-        self.options, self.optimizer = options, optimizer
-        self.models = [model] + [model.replica() for _ in range(options.replicas - 1)]
+        self.options, self.optimizer, self.models = options, optimizer, [model]
         cuts = [i * model.parameters.data.size // options.replicas for i in range(options.replicas + 1)]
         self.slices = list(itertools.pairwise(cuts))
 
     def __enter__(self) -> Replicas:
         with ExitStack() as stack:
             stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
-            self.workers = [hire(self._do, self.models[0].parameters.data, stack) for _ in self.models[1:]]
+            if self.options.replicas > 1:
+                self._move_all(shared)
+                stack.callback(self._move_all, lambda x: x.copy())
+            self.models += [self.models[0].replica() for _ in self.slices[1:]]
+            self.workers = [hire(self._do, self.models[0].parameters.data, stack) for _ in self.slices[1:]]
             self.stack = stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.stack.close()
+
+    def _move_all(self, copy: Callable[[Array], Array]) -> None:
+        """Move what the replicas have in common: into memory that they share, or back, so that nobody else does."""
+        self.models[0].parameters.move(copy)
+        self.optimizer.m, self.optimizer.v = copy(self.optimizer.m), copy(self.optimizer.v)
 
     def gradient(self, parts: list[Batch], tokens: int, step: int) -> Array:
         """Leave the gradient of the mean loss over `parts` in the first model; return that loss, of shape ().
@@ -152,7 +160,7 @@ class Replicas:
     def update(self, learning_rate: float, scale: float | Array, sound: Array | None) -> None:
         """Move the parameters along that gradient; the arguments are those of `Adam.update`."""
         numbers = self.optimizer.begin_step(learning_rate, scale, sound)
-        self._each("_move", [numbers] * len(self.models))
+        self._each("_move", [(numbers,)] * len(self.models))
 
     def _each(self, task: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
         """Let every replica do a task, one of those below, each with its arguments; return what they give, in order."""
@@ -176,9 +184,9 @@ class Replicas:
         for model in self.models[1:]:
             self.models[0].parameters.grad[start:stop] += model.parameters.grad[start:stop]
 
-    def _move(self, i: int, *numbers: Any) -> None:
+    def _move(self, i: int, numbers: Numbers) -> None:
         """Take the optimizer's step in slice i."""
-        self.optimizer.move(*self.slices[i], *numbers)
+        self.optimizer.move(*self.slices[i], numbers)
 
 
 @timed("layers and tape")

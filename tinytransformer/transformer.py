@@ -201,7 +201,7 @@ class Transformer(Module):
 
     generator: draws the initial weights.
     dtype, device: of the parameters, and so of everything that is computed with them.
-    shared: the parameters of a model of the same shape, to be used in place of own ones; see `replica`.
+    of: the parameters of a model of the same shape, to be used in place of own ones; see `replica`.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class Transformer(Module):
         *,
         dtype: Any = np.float32,
         device: str = "cpu",
-        shared: FlatParameters | None = None,
+        of: FlatParameters | None = None,
     ):
         self.config = config
         source = Embedding(config.source_vocabulary, config.width, generator)
@@ -222,12 +222,12 @@ class Transformer(Module):
             self.output = Linear(config.width, config.target_vocabulary, generator, bias=False)
         self.encoder = Stack(config, source, config.encoder_layers, generator, cross_attention=False)
         self.decoder = Stack(config, target, config.decoder_layers, generator, cross_attention=True)
-        self.parameters = FlatParameters(self, dtype=dtype, device=device, shared=shared)
+        self.parameters = FlatParameters(self, dtype=dtype, device=device, of=of)
 
     def replica(self) -> Transformer:
         """Return a model over the same parameters, with gradients of its own: to compute at the same time as this."""
         blank: Any = Blank()
-        return Transformer(self.config, blank, shared=self.parameters)
+        return Transformer(self.config, blank, of=self.parameters)
 
     def place_source(self, ids: Array) -> Array:
         """Return source ids where the parameters are. Raises: IndexError for an id that must not go to a GPU."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -94,22 +95,25 @@ class Translator:
         # The products of single positions are too small to be shared among cores, so each core has batches of its own.
         count = max(1, min(cores(self.model.parameters.data), len(batches)))
         groups = [batches[i::count] for i in range(count)]
+        ended = threading.Event()
+
+        def search_all(group: list[list[int]]) -> list[list[Hypothesis]]:
+            return [found for batch in group if not ended.is_set() for found in self._search(batch, sources, search)]
+
         with ExitStack() as stack:
             stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
-            workers = [hire(self._search, self.model.parameters.data, stack) for _ in groups[1:]]
+            workers = [hire(search_all, self.model.parameters.data, stack) for _ in groups[1:]]
+            stack.callback(ended.set)  # first of all, since a thread is waited for
             for worker, group in zip(workers, groups[1:], strict=True):
-                worker.ask(group, sources, search)
-            results = [self._search(groups[0], sources, search), *(worker.answer() for worker in workers)]
+                worker.ask(group)
+            results = [search_all(groups[0]), *(worker.answer() for worker in workers)]
         for group, result in zip(groups, results, strict=True):
             for i, hypotheses in zip(chain.from_iterable(group), result, strict=True):
                 found[i] = [Translation(self.tokenizer.decode(h.ids), h.score) for h in hypotheses]
         return found
 
-    def _search(self, batches: list[list[int]], sources: list[list[int]], search: Search) -> list[list[Hypothesis]]:
-        """Search for the translations of several batches, one after the other: of the sources with these numbers."""
-        return [hypotheses for batch in batches for hypotheses in self._search_batch(batch, sources, search)]
-
-    def _search_batch(self, batch: list[int], sources: list[list[int]], search: Search) -> list[list[Hypothesis]]:
+    def _search(self, batch: list[int], sources: list[list[int]], search: Search) -> list[list[Hypothesis]]:
+        """Search for the translations of a batch: of the sources with these numbers."""
         texts = [sources[i] for i in batch]
         limits = [min(search.max_length or self.limit(len(text)), self.longest) for text in texts]
         forbidden, alpha = self.forbidden, search.alpha

@@ -1,7 +1,7 @@
 """A second pair of hands: someone who is asked to compute something, and answers when it is needed.
 
 On Linux that is a process. It is a copy of this one (a fork), so it has the model and all else from the start, and what
-it writes into memory that is shared, this one sees (see `backend.shareable`). Threads take turns with Python itself,
+it writes into memory that is shared, this one sees (see `backend.shared`). Threads take turns with Python itself,
 whenever an operation begins or ends: two of them need a tenth more time than two processes on a small model, and on the
 toy more than one thread alone. They work everywhere, though; so elsewhere it is a thread: macOS's own matrix products
 fail in a fork, Windows has none, and a GPU belongs to one process.
@@ -11,16 +11,17 @@ Which of the two it is makes no difference to the result, not in a single bit.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
+from multiprocessing.connection import Pipe
 from typing import Any
 
 import numpy as np
@@ -71,23 +72,31 @@ class Thread:
 class Process:
     """A worker in a process of its own, in the context that this one has now.
 
+    It is forked by hand. `multiprocessing.Process` would close standard input there, for which it may wait for ever,
+    and would wait at the end of the program for a worker that nobody has dismissed.
+
     Raises: WorkerError if the system allows no further process.
     """
 
     def __init__(self, work: Work):
-        fork = multiprocessing.get_context("fork")
-        (questions, self.questions), (self.answers, answers) = fork.Pipe(duplex=False), fork.Pipe(duplex=False)
-        self.process = fork.Process(target=_serve, args=(work, questions, answers), daemon=True)
+        (questions, self.questions), (self.answers, answers) = Pipe(duplex=False), Pipe(duplex=False)
+        end, self.end = os.pipe()  # closed by the system when this process ends, however it does
         try:
             with warnings.catch_warnings():
-                # Python warns that other threads may hold locks which nobody gives back in the fork; those of BLAS hold
-                # none, and no other computes while a training begins.
+                # Python warns that another thread may hold a lock, which nobody gives back in the fork. Nothing that a
+                # worker does asks for a lock of another thread's; those of the C library and of BLAS are seen to.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                self.process.start()
+                self.pid = os.fork()
         except OSError as error:
             raise WorkerError(f"the system allows no further process ({error.strerror})") from None
+        if self.pid == 0:
+            try:
+                _serve(work, questions, answers, end)
+            finally:
+                os._exit(1)
         questions.close()
         answers.close()
+        os.close(end)
         self.answer()  # its first says that it is there, and holds no file of ours
 
     def ask(self, *arguments: Any) -> None:
@@ -102,12 +111,8 @@ class Process:
         """
         try:
             result, error, notes = self.answers.recv()
-        except EOFError:
-            self.process.join()
-            raise WorkerError(
-                f"one of its processes was ended from outside (exit code {self.process.exitcode}); "
-                "is there enough memory?"
-            ) from None
+        except (EOFError, OSError):  # the second in the middle of an answer
+            raise WorkerError("one of its processes has been ended from outside; is there enough memory?") from None
         if note := timing.get():
             for each in notes:
                 note(*each)
@@ -117,36 +122,48 @@ class Process:
 
     def dismiss(self) -> None:
         """End it at once; it holds nothing that anybody else needs."""
-        self.process.kill()
-        self.process.join()
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
         self.questions.close()
         self.answers.close()
+        os.close(self.end)
 
 
 Worker = Process | Thread
 
 
-def _serve(work: Work, questions: Any, answers: Any) -> None:
-    """Answer until there is nobody who asks, however that one has ended."""
+def _serve(work: Work, questions: Any, answers: Any, end: int) -> None:
+    """Answer until there is nobody who asks."""
     # Ctrl-C, and what a shell sends, goes to all processes of a program: it is the first one's to decide what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Files that are open there are open here as well: a lock would outlive the one who holds it, and so would the other
-    # end of `questions`, whose closing says that nobody will ask again.
-    first, last = sorted((questions.fileno(), answers.fileno()))
-    for start, stop in ((3, first), (first + 1, last), (last + 1, os.sysconf("SC_OPEN_MAX"))):
-        os.closerange(start, stop)
+    # ends of the pipes, whose closing says that nobody will ask again.
+    kept = {1, 2, questions.fileno(), answers.fileno(), end}
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in kept:
+            with suppress(OSError):  # it was that of the list
+                os.close(int(name))
+    threading.Thread(target=_end_with, args=(end,), daemon=True).start()
     notes: list[tuple[str, str, float]] = []
     if timing.get():
         timing.set(lambda *note: notes.append(note))
-    answer: tuple[Any, Exception | None, list[Any]] = None, None, notes
-    with suppress(EOFError, OSError):
-        answers.send(answer)
-        while True:
-            arguments = questions.recv()
-            try:
-                answer = work(*arguments), None, notes
-            except Exception as error:
-                answer = traceback.format_exc(), error, notes
+    answers.send((None, None, notes))
+    answer: tuple[Any, Exception | None, list[Any]]
+    while True:
+        arguments = questions.recv()
+        try:
+            answer = work(*arguments), None, notes
+        except Exception as error:
+            answer = traceback.format_exc(), error, notes
+        try:
             answers.send(answer)
-            notes.clear()
+        except Exception:  # an error that cannot be sent
+            answers.send((None, WorkerError(traceback.format_exc()), notes))
+        notes.clear()
+
+
+def _end_with(end: int) -> None:
+    """End this process, in the middle of its work too, when the other end of the pipe is closed."""
+    os.read(end, 1)
+    os._exit(1)
