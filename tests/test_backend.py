@@ -21,8 +21,8 @@ def _either(request, monkeypatch):
     monkeypatch.setattr(backend, "cupy", request.param)
 
 
-def test_as_many_threads_as_there_are_cores_to_have(monkeypatch):
-    """The cores that this process may use, or where that is not known all; a GPU is waited for by one thread."""
+def test_as_many_processes_as_there_are_cores_to_have(monkeypatch):
+    """The cores that this process may use, or where that is not known all; a GPU is waited for by one process."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 5, 7}, raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert backend.cores(np.ones(1)) == 3

@@ -118,8 +118,8 @@ def both(make_model, **changes):
 def step(model, corpus, replicas=1):
     """Return loss and gradient of one batch."""
     parts = [make_batch(corpus.pairs[:20])]
-    with Replicas(model, replace(OPTIONS, replicas=replicas), Adam(model.parameters)) as threads:
-        return threads.gradient(parts, parts[0].tokens, 1), model.parameters.grad
+    with Replicas(model, replace(OPTIONS, replicas=replicas), Adam(model.parameters)) as together:
+        return together.gradient(parts, parts[0].tokens, 1), model.parameters.grad
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -80,7 +80,7 @@ def test_the_command_line_comes_before_the_recipe(parse, corpus, name):
 
 
 @pytest.mark.parametrize(("arguments", "replicas"), [((), 2), (("--device", "cuda"), 1)])
-def test_a_gpu_is_kept_busy_by_one_thread(parse, corpus, arguments, replicas):
+def test_a_gpu_is_kept_busy_by_one_process(parse, corpus, arguments, replicas):
     """Unless more are asked for."""
     assert training_options(parse(*arguments), corpus).replicas == replicas
     assert training_options(parse(*arguments, "--replicas", "3"), corpus).replicas == 3

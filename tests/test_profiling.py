@@ -133,8 +133,8 @@ def test_the_table_adds_up(make_model, corpus):
     assert min(shares.values()) >= 0
 
 
-def test_shares_are_of_the_time_of_all_threads():
-    """Ten seconds of two threads: eight each in the gradient, and one for Adam, for which the other thread waits."""
+def test_shares_are_of_the_time_of_all_replicas():
+    """Ten seconds of two replicas: eight each in the gradient, and one for Adam, for which the other waits."""
     profile = Profile(2)
     profile.seconds = 10.0
     gradient = {"linear": profiling.Total(3, 2.0, 3.0), AROUND_OPERATIONS: profiling.Total(1, 8.0)}

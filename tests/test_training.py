@@ -52,8 +52,8 @@ def test_the_seed_decides_order_and_dropout(make_model, corpus, dropout):
 
 def gradient(make_model, parts, replicas=1, **changes):
     model = make_model(12, **{"dropout": 0.0, **changes})
-    with Replicas(model, replace(OPTIONS, replicas=replicas), Adam(model.parameters)) as threads:
-        loss = threads.gradient(parts, sum(part.tokens for part in parts), 1)
+    with Replicas(model, replace(OPTIONS, replicas=replicas), Adam(model.parameters)) as together:
+        loss = together.gradient(parts, sum(part.tokens for part in parts), 1)
     return np.array([loss, *model.parameters.grad])
 
 

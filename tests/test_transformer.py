@@ -242,11 +242,11 @@ def whole_gradient(parts):
     return model.parameters.grad, loss
 
 
-def replicas_gradient(threads, step, **options):
-    """Return the gradient and the loss of two batches, found by as many threads."""
+def replicas_gradient(count, step, **options):
+    """Return the gradient and the loss of two batches, found by as many replicas."""
     model = model_with(**options)
     with Replicas(
-        model, TrainingOptions(steps=1, replicas=threads, label_smoothing=0.1), Adam(model.parameters)
+        model, TrainingOptions(steps=1, replicas=count, label_smoothing=0.1), Adam(model.parameters)
     ) as replicas:
         loss = replicas.gradient([BATCH, BATCH], 2 * BATCH.tokens, step)
     return model.parameters.grad, loss
@@ -261,17 +261,17 @@ def test_halves_add_up_to_the_whole():
     assert same_to_rounding(whole_gradient([BATCH.share(0, 2), BATCH.share(1, 2)]), whole_gradient([BATCH]))
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 5])
-def test_any_number_of_replicas_finds_the_same_gradient(threads):
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_any_number_of_replicas_finds_the_same_gradient(count):
     """With more replicas than sentences some have nothing to do."""
-    found = replicas_gradient(threads, 1, dropout=0.0, attention_dropout=0.0)
+    found = replicas_gradient(count, 1, dropout=0.0, attention_dropout=0.0)
     assert same_to_rounding(found, whole_gradient([BATCH, BATCH]))
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_replicas_drop_the_same_in_every_run(threads):
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_replicas_drop_the_same_in_every_run(count):
     """To the last bit for a step of the same number; another number drops other elements."""
-    (one, loss), (same, same_loss), (other, _) = (replicas_gradient(threads, step) for step in (7, 7, 8))
+    (one, loss), (same, same_loss), (other, _) = (replicas_gradient(count, step) for step in (7, 7, 8))
     np.testing.assert_array_equal(one, same)
     assert loss == same_loss
     assert np.linalg.norm(one - other) > 1e-2 * np.linalg.norm(one)
