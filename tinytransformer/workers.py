@@ -88,6 +88,8 @@ class Process:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self.pid = os.fork()
         except OSError as error:
+            os.close(end)
+            os.close(self.end)
             raise WorkerError(f"the system allows no further process ({error.strerror})") from None
         if self.pid == 0:
             try:
@@ -97,7 +99,11 @@ class Process:
         questions.close()
         answers.close()
         os.close(end)
-        self.answer()  # its first says that it is there, and holds no file of ours
+        try:
+            self.answer()  # its first says that it is there, and holds no file of ours
+        except BaseException:
+            self.dismiss()
+            raise
 
     def ask(self, *arguments: Any) -> None:
         """Let it begin to do its work on `arguments`, which are copied."""
