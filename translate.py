@@ -60,7 +60,7 @@ def print_translations(translator: Translator, lines: list[str], first: int, opt
         if options.n_best is None or not found:
             print(found[0].text if found else "")
         else:
-            for translation in found[: options.n_best]:
+            for translation in found:
                 print(f"{translation.score:.4f}\t{translation.text}")
     sys.stdout.flush()
 
@@ -70,7 +70,7 @@ def search_of(options: argparse.Namespace, first: int) -> Search:
     if options.sample:
         sampling = Sampling(options.seed, options.temperature, options.top_k, options.top_p)
         return Search(alpha=options.alpha, max_length=options.max_length, sampling=sampling, first_line=first)
-    return Search(options.beam, options.alpha, options.max_length)
+    return Search(options.beam, options.alpha, options.max_length, options.n_best or 1)
 
 
 def lines_of_standard_input(lines_at_once: int) -> Iterator[list[str]]:

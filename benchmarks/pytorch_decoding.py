@@ -182,34 +182,29 @@ class _Search:
         return found
 
     def beam_search(self) -> list[list[int]]:
-        """Follow the `beam` best beginnings, until as many have ended, or to the limit."""
-        beam, sentences = self.beam, len(self.limits)
-        found: list[list[tuple[bool, float, list[int]]]] = [[] for _ in self.limits]  # finished, score, ids
-        live, tokens = torch.arange(sentences), torch.full((sentences * beam,), BEGIN)
-        totals = torch.full((sentences, beam), -math.inf)
+        """Follow the `beam` best beginnings, until none can become better than the best that has ended."""
+        found: list[tuple[bool, float, list[int]]] = [(False, -math.inf, [])] * len(self.limits)  # finished, score, ids
+        penalties = torch.tensor([length_penalty(limit, ALPHA) for limit in self.limits.tolist()])
+        live, tokens = torch.arange(len(found)), torch.full((len(found) * self.beam,), BEGIN)
+        totals = torch.full((len(found), self.beam), -math.inf)
         totals[:, 0] = 0
-        history = torch.zeros(sentences, beam, 0, dtype=torch.long)
+        history = torch.zeros(len(found), self.beam, 0, dtype=torch.long)
         while len(live):
-            sums = self.step(tokens).view(len(live), beam, -1) + totals[..., None]
-            total, index = sums.flatten(1).topk(2 * beam)
+            sums = self.step(tokens).view(len(live), self.beam, -1) + totals[..., None]
+            totals, index = sums.flatten(1).topk(self.beam)
             parent, token = index // sums.shape[2], index % sums.shape[2]
-            ended = token == END
-            for row, k in (ended[:, :beam] & (total[:, :beam] > -math.inf)).nonzero().tolist():
-                score = float(total[row, k]) / length_penalty(self.length, ALPHA)
-                found[live[row]].append((True, score, history[row, parent[row, k]].tolist()))
-            going_on = ended.to(torch.int8).argsort(dim=1, stable=True)[:, :beam]
-            parent, token, totals = (x.gather(1, going_on) for x in (parent, token, total))
             history = torch.cat([history.gather(1, parent[..., None].expand_as(history)), token[..., None]], dim=2)
-            stay = []
-            for row, sentence in enumerate(live.tolist()):
-                if len(found[sentence]) < beam and self.length < self.limits[sentence]:
-                    stay.append(row)
-                elif len(found[sentence]) < beam:
-                    scores = (totals[row] / length_penalty(self.length, ALPHA)).tolist()
-                    found[sentence] += [(False, s, ids) for s, ids in zip(scores, history[row].tolist(), strict=True)]
-            kept = torch.tensor(stay, dtype=torch.long)
-            rows = (torch.arange(len(live))[:, None] * beam + parent)[kept].flatten()
-            self.select(rows, kept if len(stay) < len(live) else None)
+            end = token == END
+            stopped = (end | (self.length == self.limits[live])[:, None]) & (totals > -math.inf)
+            for row, k in stopped.nonzero().tolist():
+                score = float(totals[row, k]) / length_penalty(self.length, ALPHA)
+                ids = history[row, k, : -1 if end[row, k] else None].tolist()
+                found[live[row]] = max(found[live[row]], (bool(end[row, k]), score, ids), key=lambda f: f[:2])
+            totals[stopped] = -math.inf
+            to_beat = torch.tensor([score if finished else -math.inf for finished, score, _ in found])[live]
+            kept = (totals.amax(dim=1) / penalties[live] > to_beat).nonzero()[:, 0]
+            rows = (torch.arange(len(live))[:, None] * self.beam + parent)[kept].flatten()
+            self.select(rows, kept if len(kept) < len(live) else None)
             live, totals, history = live[kept], totals[kept], history[kept]
             tokens = history[:, :, -1].flatten()
-        return [max(hypotheses, key=lambda hypothesis: hypothesis[:2])[2] for hypotheses in found]
+        return [ids for _, _, ids in found]

@@ -1,15 +1,13 @@
 """The search, held against searches that are too slow to use: every hypothesis there is, by the whole model."""
 
-import itertools
-
 import numpy as np
 import pytest
+from slow_searches import V, every_hypothesis, next_log_probabilities, plain_beam_search, score
 
 from tinytransformer.decoding import beam_search, greedy, length_penalty
 from tinytransformer.tape import recording
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN, Transformer
 
-V = 6  # the four special tokens and two more
 SOURCES = [[4, 5, 5, 4], [5], [], [4, 4, 5, 5, 4, 5, 4], [5, 4]]
 SPECIAL = (PAD, UNKNOWN, BEGIN)
 EXACT = {"rtol": 0, "atol": 1e-10}
@@ -27,37 +25,6 @@ def model(request, make_model):
     return make_model(V, **request.param)
 
 
-def next_log_probabilities(model, source, beginnings, forbidden=()):
-    """(N, T) of beginnings without BEGIN -> (N, T + 1, V), by the whole model, without padding and without a cache."""
-    sources = np.array([[*source, END]] * len(beginnings))
-    targets = np.array([[BEGIN, *beginning] for beginning in beginnings])
-    logits = model(sources, targets).data
-    result = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    result[..., list(forbidden)] = -np.inf
-    return result
-
-
-def score(log_probability, length, alpha):
-    return log_probability * 6**alpha / (5 + length) ** alpha
-
-
-def every_hypothesis(model, source, limit, alpha, forbidden=()):
-    """Return all hypotheses of at most `limit` tokens: (ids, ln p, score, finished), finished first, best first."""
-    words = [i for i in range(V) if i != END and i not in forbidden]
-    beginnings = list(itertools.product(words, repeat=limit))
-    table = next_log_probabilities(model, source, beginnings, forbidden)
-    found = {}
-    for beginning, log_p in zip(beginnings, table, strict=True):
-        total = 0.0
-        for t, word in enumerate(beginning):
-            ended = total + log_p[t, END]
-            found[beginning[:t], True] = ended, score(ended, t + 1, alpha)
-            total += log_p[t, word]
-        found[beginning, False] = total, score(total, limit, alpha)
-    rows = [(list(ids), *values, finished) for (ids, finished), values in found.items()]
-    return sorted(rows, key=lambda row: (not row[3], -row[2]))
-
-
 def assert_same(hypotheses, rows):
     assert [(h.ids, h.finished) for h in hypotheses] == [(row[0], row[3]) for row in rows]
     np.testing.assert_allclose([h.log_probability for h in hypotheses], [row[1] for row in rows], **EXACT)
@@ -69,39 +36,78 @@ def test_a_beam_wide_enough_finds_every_hypothesis_in_order(model, alpha, forbid
     """So the first is the best of all. Sentences of other lengths and limits in the batch change nothing."""
     limits = [4, 2, 1, 3, 4]
     beam = 800 if not forbidden else 32  # 156 finished and 625 cut hypotheses, or 15 and 16
-    results = beam_search(model, SOURCES, limits, beam=beam, forbidden=forbidden, alpha=alpha)
+    results = beam_search(model, SOURCES, limits, beam=beam, count=beam, forbidden=forbidden, alpha=alpha)
     for hypotheses, source, limit in zip(results, SOURCES, limits, strict=True):
         rows = every_hypothesis(model, source, limit, alpha, forbidden)
         assert len(rows) <= beam
         assert_same(hypotheses, rows)
 
 
-def plain_beam_search(model, source, limit, beam, alpha, forbidden):
-    """The same search for one sentence, written with sorted lists, computing every beginning anew."""
-    live, found = [([], 0.0)], []
-    for length in range(1, limit + 1):
-        table = next_log_probabilities(model, source, [ids for ids, _ in live], forbidden)[:, -1]
-        candidates = [
-            ([*ids, token], total + table[i, token]) for i, (ids, total) in enumerate(live) for token in range(V)
-        ]
-        candidates.sort(key=lambda candidate: -candidate[1])
-        ended = [(ids[:-1], total) for ids, total in candidates[:beam] if ids[-1] == END and total > -np.inf]
-        found += [(ids, total, score(total, length, alpha), True) for ids, total in ended]
-        live = [(ids, total) for ids, total in candidates if ids[-1] != END and total > -np.inf][:beam]
-        if len(found) >= beam:
-            break
-    else:
-        found += [(ids, total, score(total, limit, alpha), False) for ids, total in live]
-    return sorted(found, key=lambda row: (not row[3], -row[2]))[:beam]
-
-
 @pytest.mark.parametrize("beam", [1, 2, 3, 5])
 @pytest.mark.parametrize("forbidden", [(), SPECIAL, (END, PAD)], ids=str)
 def test_a_narrow_beam_follows_the_best_beginnings(model, beam, forbidden):
+    """The search that ends early finds what the search to the limit finds."""
     limits = [9, 12, 5, 7, 1]
-    results = beam_search(model, SOURCES, limits, beam=beam, forbidden=forbidden)
-    for hypotheses, source, limit in zip(results, SOURCES, limits, strict=True):
-        assert_same(hypotheses, plain_beam_search(model, source, limit, beam, 0.6, forbidden))
+    for count, alpha in ((1, 0.6), (beam, 0.6), (1, 0.0), (2, 2.5)):
+        options = {"beam": beam, "forbidden": forbidden, "alpha": alpha}
+        results = beam_search(model, SOURCES, limits, count=count, **options)
+        for hypotheses, source, limit in zip(results, SOURCES, limits, strict=True):
+            assert_same(hypotheses, plain_beam_search(model, source, limit, **options)[0][:count])
+
+
+def decoded(model, monkeypatch):
+    """Return a list that every step of decoding extends: by the shape of what it is given, its position, the result."""
+    steps, decode = [], model.decode
+
+    def spy(target, *args, first, **options):
+        output = decode(target, *args, first=first, **options)
+        steps.append((target.shape, first, output))
+        return output
+
+    monkeypatch.setattr(model, "decode", spy)
+    return steps
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_a_search_ends_as_soon_as_no_beginning_can_come_among_the_best(make_model, monkeypatch, count, alpha):
+    """It computes as many steps as it must: until the best that is left, were all that follows certain, is behind."""
+    limit, early = 20, 0
+    for seed in range(4):
+        model = make_model(V, seed=seed)
+        for source in SOURCES:
+            rows, best = plain_beam_search(model, source, limit, 3, alpha, SPECIAL)
+            for steps, left in enumerate(best, start=1):
+                to_beat = [row[2] for row in rows if row[3] and len(row[0]) < steps][count - 1 :]
+                if to_beat and score(left, limit, alpha) <= to_beat[0]:
+                    break
+            seen = decoded(model, monkeypatch)
+            beam_search(model, [source], [limit], beam=3, count=count, forbidden=SPECIAL, alpha=alpha)
+            monkeypatch.undo()
+            assert [first for _, first, _ in seen] == list(range(steps))
+            early += steps < len(best)
+    assert early
+
+
+def test_a_sure_model_is_followed_past_improbable_ends(make_model, monkeypatch):
+    """Where one beginning has nearly all of the probability, END is among the best of each step, and far behind.
+
+    A search that ended when as many as `beam` had ended would return one of those.
+    """
+    model, wanted = make_model(V), [4, 5, 5, 4, 4, 5, 4, 5]
+    project, step = model.project, iter([*wanted, END])
+
+    def sure(features):
+        logits = project(features)
+        logits.data[...] = 0
+        logits.data[..., END] = 2
+        logits.data[..., next(step)] = 20
+        return logits
+
+    monkeypatch.setattr(model, "project", sure)
+    ((best,),) = beam_search(model, [[4]], [20], beam=5)
+    assert best.ids == wanted
+    assert best.log_probability > -1e-6
 
 
 @pytest.mark.parametrize("forbidden", [(), SPECIAL, (END,)], ids=str)
@@ -134,7 +140,7 @@ def test_a_beam_of_one_is_greedy(make_model):
 def searches(model, sources, limits, **options):
     return [
         [[h] for h in greedy(model, sources, limits, **options)],
-        beam_search(model, sources, limits, beam=3, **options),
+        beam_search(model, sources, limits, beam=3, count=3, **options),
     ]
 
 
@@ -200,32 +206,25 @@ def test_a_larger_alpha_favours_longer_translations(make_model):
 def test_nothing_is_recorded_and_nothing_is_dropped(make_model, monkeypatch, search):
     """No step leaves a node on the tape or draws from a generator, and recording goes on afterwards."""
     model = make_model(V, dropout=0.5, attention_dropout=0.5)
-    outputs, decode = [], model.decode
-
-    def spy(*args, **options):
-        outputs.append(decode(*args, **options))
-        return outputs[-1]
-
-    monkeypatch.setattr(model, "decode", spy)
+    steps = decoded(model, monkeypatch)
     assert search(model, SOURCES, [5] * 5) == search(model, SOURCES, [5] * 5)
-    assert outputs
-    assert not any(output.requires_grad for output in outputs)
+    assert steps
+    assert not any(output.requires_grad for _, _, output in steps)
     assert not model.parameters.grad.any()
     assert recording.get()
 
 
 def test_every_step_computes_one_position(make_model, monkeypatch):
     """The cache holds what was decoded before: the decoder is given one token at a time, at its place."""
-    model, seen = make_model(V), []
-    decode = model.decode
-
-    def spy(target, *args, first, **options):
-        seen.append((target.shape, first))
-        return decode(target, *args, first=first, **options)
-
-    monkeypatch.setattr(model, "decode", spy)
+    model = make_model(V)
+    steps = decoded(model, monkeypatch)
     beam_search(model, SOURCES, [4] * 5, beam=2, forbidden=(END,))
-    assert seen == [((10, 1), first) for first in range(4)]
+    assert [step[:2] for step in steps] == [
+        ((5, 1), 0),
+        ((10, 1), 1),
+        ((10, 1), 2),
+        ((10, 1), 3),
+    ]  # one row for each sentence, then the beam
 
 
 def random_sources(count):

@@ -94,7 +94,7 @@ def test_every_slice_takes_the_step_of_the_whole(make_model, corpus, replicas):
 def test_threads_and_processes_give_the_same_bits(make_model, corpus, monkeypatch, replicas):
     found = []
     for platform in ("linux", "elsewhere"):
-        monkeypatch.setattr("tinytransformer.workers.sys.platform", platform)
+        monkeypatch.setattr("tinytransformer.backend.sys.platform", platform)
         found.append(trained(make_model, corpus, replace(OPTIONS, replicas=replicas), dropout=0.3))
     assert found[0] == found[1]
 

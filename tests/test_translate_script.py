@@ -141,7 +141,7 @@ def test_a_damaged_run_is_refused_in_one_line(call, folder, trained):
 
 def test_the_best_few_are_printed_with_their_scores(script, trained):
     """Best first, no more than asked for; what follows an empty line is an empty line."""
-    found = trained.hypotheses([SENTENCES[0], SENTENCES[2]], Search(beam=5))
+    found = trained.hypotheses([SENTENCES[0], SENTENCES[2]], Search(beam=5, count=5))
     for count in (1, 3, 5):
         status, output, errors = script("--beam", "5", "--n-best", str(count), *SENTENCES)
         assert (status, errors) == (0, "")

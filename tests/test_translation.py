@@ -73,7 +73,7 @@ def test_the_size_of_batches_does_not_matter(translator, monkeypatch, batch_toke
 def test_the_number_of_cores_does_not_matter(translator, monkeypatch, kind, how):
     """They share the batches, however many they are; each has its own, and every line its place."""
     monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", 1)  # so six batches
-    monkeypatch.setattr("tinytransformer.workers.sys.platform", "linux" if kind is Process else "elsewhere")
+    monkeypatch.setattr("tinytransformer.backend.sys.platform", "linux" if kind is Process else "elsewhere")
     found = []
     for cores in (1, 3):
         monkeypatch.setattr("tinytransformer.translation.cores", lambda x, cores=cores: cores)
@@ -99,7 +99,7 @@ def test_an_error_in_a_batch_ends_the_translation(translator, monkeypatch, kind,
     """Whoever has not failed stops after the batch at hand."""
     monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", 1)
     monkeypatch.setattr("tinytransformer.translation.cores", lambda x: 2)
-    monkeypatch.setattr("tinytransformer.workers.sys.platform", "linux" if kind is Process else "elsewhere")
+    monkeypatch.setattr("tinytransformer.backend.sys.platform", "linux" if kind is Process else "elsewhere")
     begun, here = shared(np.zeros(1000)), threading.get_native_id()
 
     def fail(batch, *_):
@@ -131,8 +131,9 @@ def test_what_is_searched_is_what_is_said(translator, tokenizer):
     for alpha in (0.0, 3.0):
         for most in (None, 3, 50):
             limits = [most or translator.limit(len(source))]
-            (found,) = beam_search(translator.model, [source], limits, beam=4, forbidden=forbidden, alpha=alpha)
-            search = Search(beam=4, alpha=alpha, max_length=most)
+            options = {"beam": 4, "count": 4, "alpha": alpha}
+            (found,) = beam_search(translator.model, [source], limits, forbidden=forbidden, **options)
+            search = Search(max_length=most, **options)
             assert translator.translate([line], search) == [tokenizer.decode(found[0].ids)]
             ((*translations,),) = translator.hypotheses([line], search)
             assert [(t.text, t.score) for t in translations] == [(tokenizer.decode(h.ids), h.score) for h in found]

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from tinytransformer import workers
 from tinytransformer.backend import shared
 from tinytransformer.tape import NonFiniteError, checking, debugging
 from tinytransformer.timing import timing
@@ -119,7 +118,7 @@ def test_the_context_reaches_into_it(hired, kind):
 def test_a_process_works_for_the_host_on_linux_and_a_thread_elsewhere(gpu, monkeypatch):
     x = np.zeros(3)
     for platform, array, kind in (("linux", x, Process), ("linux", gpu.asarray(x), Thread), ("darwin", x, Thread)):
-        monkeypatch.setattr(workers.sys, "platform", platform)
+        monkeypatch.setattr("tinytransformer.backend.sys.platform", platform)
         with ExitStack() as stack:
             worker = hire(os.getpid, array, stack)
             assert type(worker) is kind

@@ -124,12 +124,17 @@ def to_host(x: Array) -> np.ndarray:
     return np.asarray(x) if array_module(x) is np else cupy.asnumpy(x)
 
 
+def forks(x: Array) -> bool:
+    """Return whether processes that work on `x` are forks of this one: on Linux, and not on a GPU. See workers.py."""
+    return array_module(x) is np and sys.platform == "linux"
+
+
 def shared(x: Array) -> Array:
-    """Return a copy of `x` in memory that this process shares with its later forks; an array on a GPU as it is.
+    """Return a copy of `x` in memory that this process shares with its later forks; where there are none, `x`.
 
     Raises: MemoryError if there is none.
     """
-    if array_module(x) is not np:
+    if not forks(x):
         return x
     try:
         memory = mmap.mmap(-1, x.nbytes)

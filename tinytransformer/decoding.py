@@ -157,28 +157,26 @@ def _token_by_token(
     choose: Callable[[Array, np.ndarray], Array],
 ) -> list[Hypothesis]:
     """Translate each source; `choose` picks the next tokens, given their logits and whose they are."""
+    at_most = np.array(limits)
     with no_grad():
         state = _State(model, sources, forbidden)
-        ids: list[list[int]] = [[] for _ in sources]
+        chosen: list[list[int]] = [[] for _ in sources]
         totals = np.zeros(len(sources))
-        finished = np.zeros(len(sources), dtype=bool)
         live = np.arange(len(sources))  # which sentence each row of the batch decodes
         tokens = np.full(len(sources), BEGIN)
         while len(live):
             logits, norms = state.step(tokens)
-            chosen = choose(logits, live)
-            tokens = to_host(chosen)
-            totals[live] += to_host(logits[array_module(logits).arange(len(live)), chosen] - norms)
-            finished[live] = tokens == END
-            for sentence, token in zip(live.tolist(), tokens.tolist(), strict=True):
-                if token != END:
-                    ids[sentence].append(token)
-            going_on = [not finished[i] and len(ids[i]) < limits[i] for i in live.tolist()]
-            if not all(going_on):
-                stay = np.flatnonzero(going_on)
+            token = choose(logits, live)
+            tokens = to_host(token)
+            totals[live] += to_host(logits[array_module(logits).arange(len(live)), token] - norms)
+            for sentence, of_it in zip(live.tolist(), tokens.tolist(), strict=True):
+                chosen[sentence].append(of_it)
+            ended = (tokens == END) | (at_most[live] == state.length)
+            if ended.any():
+                stay = np.flatnonzero(~ended)
                 state.select(stay, sentences=stay)
                 live, tokens = live[stay], tokens[stay]
-    return [_hypothesis(i, float(total), bool(end), alpha) for i, total, end in zip(ids, totals, finished, strict=True)]
+    return [_hypothesis(ids, total, alpha) for ids, total in zip(chosen, totals.tolist(), strict=True)]
 
 
 def beam_search(
@@ -187,45 +185,48 @@ def beam_search(
     limits: Sequence[int],
     *,
     beam: int,
+    count: int = 1,
     forbidden: Sequence[int] = (),
     alpha: float = 0.6,
 ) -> list[list[Hypothesis]]:
     """Translate each source by following the `beam` most probable beginnings at once.
 
-    A beginning that reaches END among the best `beam` candidates of a step is set aside as finished. The search for a
-    sentence ends when `beam` of its hypotheses have finished, or at its limit. With a beam of 1 it is `greedy`.
+    Each step keeps the best `beam` continuations of them all, and sets those that end aside as finished. The search
+    for a sentence ends when no beginning that is left can come among its best `count`: as tokens follow, the
+    probability can only fall, so at best it stays, and is divided by the penalty of the longest translation. So
+    the search to the limit would find no better. With a beam of 1 it is `greedy`.
 
-    Arguments as for `greedy`. Returns for each source at most `beam` hypotheses, finished ones first, best score
-    first.
-    Source: Wu et al. 2016, arXiv:1609.08144, section 7.
+    count: the most hypotheses wanted of each source. alpha: not negative. Other arguments as for `greedy`.
+    Returns them, finished ones first, best score first.
+    Source: Sutskever, Vinyals and Le 2014, arXiv:1409.3215, section 3.2.
     """
-    found: list[list[Hypothesis]] = [[] for _ in sources]
+    found: list[list[Hypothesis]] = [[] for _ in sources]  # of each sentence the best `count`
+    at_most = np.array(limits)
+    penalties = np.array([length_penalty(limit, alpha) for limit in limits])
     with no_grad():
         state = _State(model, sources, forbidden)
-        live = np.arange(len(sources))  # which sentence each group of `beam` rows decodes
-        totals = np.full((len(sources), beam), -np.inf)
-        totals[:, 0] = 0  # all rows begin alike, so one of them has to stand for all
-        history = np.zeros((len(sources), beam, 0), dtype=int)
-        tokens = np.full(len(sources) * beam, BEGIN)
+        live = np.arange(len(sources))  # which sentence each group of rows decodes
+        totals = np.zeros((len(sources), 1))  # every sentence begins with one row, of no tokens
+        history = np.zeros((len(sources), 1, 0), dtype=int)
+        tokens = np.full(len(sources), BEGIN)
         while len(live):
-            candidates = _best_candidates(*state.step(tokens), totals, 2 * beam)
-            _set_finished_aside(found, live, history, *candidates, alpha)
-            # Each row has one way to end, so of 2 * beam candidates at least `beam` go on; the sort is stable.
-            going_on = np.argsort(candidates[1] == END, axis=1, kind="stable")[:, :beam]
-            parent, token, totals = (np.take_along_axis(x, going_on, axis=1) for x in candidates)
+            rows = np.arange(len(tokens)).reshape(len(live), -1)
+            parent, token, totals = _best_candidates(*state.step(tokens), totals, beam)
             history = np.concatenate([np.take_along_axis(history, parent[..., None], 1), token[..., None]], axis=2)
-            stay = []
-            for row, sentence in enumerate(live.tolist()):
-                if len(found[sentence]) < beam and history.shape[2] >= limits[sentence]:
-                    cut = zip(history[row].tolist(), totals[row].tolist(), strict=True)
-                    found[sentence] += [_hypothesis(ids, t, False, alpha) for ids, t in cut if t > -np.inf]
-                elif len(found[sentence]) < beam:
-                    stay.append(row)
-            rows = (np.arange(len(live))[:, None] * beam + parent)[stay].reshape(-1)
-            state.select(rows, sentences=np.array(stay, dtype=int) if len(stay) < len(live) else None)
+            ended = (token == END) | (at_most[live] == state.length)[:, None]
+            for row, k in np.argwhere(ended & (totals > -np.inf)).tolist():
+                hypotheses = found[live[row]]
+                hypotheses.append(_hypothesis(history[row, k].tolist(), float(totals[row, k]), alpha))
+                hypotheses.sort(key=lambda h: (not h.finished, -h.score))
+                del hypotheses[count:]
+            totals[ended] = -np.inf  # it leads no further
+            to_beat = [found[i][-1].score if len(found[i]) == count else -math.inf for i in live.tolist()]
+            stay = np.flatnonzero(totals.max(axis=1) / penalties[live] > to_beat)
+            going_on = np.take_along_axis(rows, parent, axis=1)[stay].reshape(-1)
+            state.select(going_on, sentences=stay if len(stay) < len(live) else None)
             live, totals, history = live[stay], totals[stay], history[stay]
             tokens = history[:, :, -1].reshape(-1)
-    return [sorted(h, key=lambda h: (not h.finished, -h.score))[:beam] for h in found]
+    return found
 
 
 def _best_candidates(
@@ -268,23 +269,8 @@ def _largest(x: Array, count: int) -> Array:
     return xp.take_along_axis(places, among[:, places.shape[1] - count :], axis=1)
 
 
-def _set_finished_aside(
-    found: list[list[Hypothesis]],
-    live: np.ndarray,
-    history: np.ndarray,
-    parent: np.ndarray,
-    token: np.ndarray,
-    total: np.ndarray,
-    alpha: float,
-) -> None:
-    """Add to `found` the candidates that end, of those that rank among the best K of their sentence."""
-    beam = history.shape[1]
-    ended = (token[:, :beam] == END) & (total[:, :beam] > -np.inf)
-    for row, k in np.argwhere(ended):
-        ids = history[row, parent[row, k]].tolist()
-        found[live[row]].append(_hypothesis(ids, float(total[row, k]), True, alpha))
-
-
-def _hypothesis(ids: list[int], log_probability: float, finished: bool, alpha: float) -> Hypothesis:
-    length = len(ids) + finished
-    return Hypothesis(ids, log_probability, log_probability / length_penalty(length, alpha), finished)
+def _hypothesis(tokens: list[int], log_probability: float, alpha: float) -> Hypothesis:
+    """Make a hypothesis of all its tokens, END included if it ends with it."""
+    finished = tokens[-1] == END
+    ids = tokens[:-1] if finished else tokens
+    return Hypothesis(ids, log_probability, log_probability / length_penalty(len(tokens), alpha), finished)

@@ -91,15 +91,18 @@ class FlatParameters:
         self.data: Array = to_device(np.zeros(size, dtype), device) if of is None else of.data
         xp = array_module(self.data)
         self.grad: Array = xp.zeros_like(self.data) if of is None else shared(xp.zeros_like(self.data))
-        for parameter, part in self._parts():
-            if of is None:
+        if of is None:
+            for parameter, part in self._parts():
                 self.data[part] = xp.asarray(parameter.data.reshape(-1).astype(dtype))
-            parameter.data = self.data[part].reshape(parameter.shape)
-            parameter.grad = self.grad[part].reshape(parameter.shape)
+        self._make_views()
 
     def move(self, copy: Callable[[Array], Array]) -> None:
         """Let a `copy` of the two buffers take their place."""
         self.data, self.grad = copy(self.data), copy(self.grad)
+        self._make_views()
+
+    def _make_views(self) -> None:
+        """Let every Parameter be a view of its place in the buffers."""
         for parameter, part in self._parts():
             parameter.data = self.data[part].reshape(parameter.shape)
             parameter.grad = self.grad[part].reshape(parameter.shape)

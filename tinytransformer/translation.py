@@ -31,6 +31,7 @@ class Search:
 
     beam: hypotheses followed at once; 1 is greedy search. alpha: see `decoding.length_penalty`.
     max_length: the most tokens of a translation, END included; by default what the training data show to be enough.
+    count: the most translations of a line, not more than `beam`.
     sampling: draw instead of searching. Line i of a text draws from (seed, i); first_line: the number of the first,
         where a text is translated in parts.
     """
@@ -38,6 +39,7 @@ class Search:
     beam: int = 1
     alpha: float = 0.6
     max_length: int | None = None
+    count: int = 1
     sampling: Sampling | None = None
     first_line: int = 0
 
@@ -123,7 +125,8 @@ class Translator:
             return [[hypothesis] for hypothesis in drawn]
         if search.beam == 1:
             return [[h] for h in greedy(self.model, texts, limits, forbidden=forbidden, alpha=alpha)]
-        return beam_search(self.model, texts, limits, beam=search.beam, forbidden=forbidden, alpha=alpha)
+        beam, count = search.beam, search.count
+        return beam_search(self.model, texts, limits, beam=beam, count=count, forbidden=forbidden, alpha=alpha)
 
     def is_too_long(self, line: str) -> bool:
         """Return whether only the beginning of `line` can be translated."""

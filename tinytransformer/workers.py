@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import traceback
 import warnings
@@ -24,9 +23,7 @@ from contextvars import copy_context
 from multiprocessing.connection import Pipe
 from typing import Any
 
-import numpy as np
-
-from tinytransformer.backend import Array, array_module
+from tinytransformer.backend import Array, forks
 from tinytransformer.timing import timing
 
 Work = Callable[..., Any]
@@ -41,7 +38,7 @@ def hire(work: Work, x: Array, stack: ExitStack) -> Worker:
 
     It is dismissed when the stack is closed.
     """
-    worker = (Process if array_module(x) is np and sys.platform == "linux" else Thread)(work)
+    worker = (Process if forks(x) else Thread)(work)
     stack.callback(worker.dismiss)
     return worker
 
