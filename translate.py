@@ -129,7 +129,7 @@ def parse_arguments() -> argparse.Namespace:
     sampling.add_argument("--seed", type=seed, default=1, metavar="N", help="same seed, same translations")
     options = parser.parse_args()
     if options.n_best is not None and (options.sample or options.n_best > options.beam):
-        parser.error("--n-best prints what the beam holds: at most --beam, and nothing with --sample")
+        parser.error("--n-best is at most --beam, and nothing with --sample")
     return options
 
 

@@ -140,14 +140,13 @@ class Decoder:
 
 
 class _Search:
-    """One batch: `beam` rows for each sentence, and what the model knows of them."""
+    """One batch: a row for each sentence, after the first step of a beam search `beam`, and what is known of them."""
 
     def __init__(self, decoder: Decoder, sources: list[Sequence[int]], beam: int):
         self.model, self.banned, self.beam = decoder.model, decoder.banned, beam
         self.limits = torch.tensor([decoder.limit(len(source)) for source in sources])
-        memory, mask = self.model.encode(torch.from_numpy(pad([[*source, END] for source in sources])))
-        self.mask = mask.repeat_interleave(beam, dim=0)
-        self.caches = self.model.new_cache(memory.repeat_interleave(beam, dim=0))
+        memory, self.mask = self.model.encode(torch.from_numpy(pad([[*source, END] for source in sources])))
+        self.caches = self.model.new_cache(memory)
         self.length = 0
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -155,12 +154,11 @@ class _Search:
         self.length += 1
         return self.model.decode(tokens, self.length - 1, self.mask, self.caches) + self.banned
 
-    def select(self, rows: torch.Tensor, stay: torch.Tensor | None) -> None:
-        """Go on with these rows, in this order; of the sentences with those in `stay`, or with all."""
+    def select(self, rows: torch.Tensor, kept: torch.Tensor | None) -> None:
+        """Go on with these rows, in this order; of the memory with `kept`: a sentence has it once for each row."""
         for cache in self.caches:
             cache.own = cache.own[0][rows], cache.own[1][rows]
-        if stay is not None:
-            kept = (stay[:, None] * self.beam + torch.arange(self.beam)).flatten()
+        if kept is not None:
             self.mask = self.mask[kept]
             for cache in self.caches:
                 cache.memory = cache.memory[0][kept], cache.memory[1][kept]
@@ -185,12 +183,11 @@ class _Search:
         """Follow the `beam` best beginnings, until none can become better than the best that has ended."""
         found: list[tuple[bool, float, list[int]]] = [(False, -math.inf, [])] * len(self.limits)  # finished, score, ids
         penalties = torch.tensor([length_penalty(limit, ALPHA) for limit in self.limits.tolist()])
-        live, tokens = torch.arange(len(found)), torch.full((len(found) * self.beam,), BEGIN)
-        totals = torch.full((len(found), self.beam), -math.inf)
-        totals[:, 0] = 0
-        history = torch.zeros(len(found), self.beam, 0, dtype=torch.long)
+        live, tokens = torch.arange(len(found)), torch.full((len(found),), BEGIN)
+        totals, history = torch.zeros(len(found), 1), torch.zeros(len(found), 1, 0, dtype=torch.long)
         while len(live):
-            sums = self.step(tokens).view(len(live), self.beam, -1) + totals[..., None]
+            width = totals.shape[1]
+            sums = self.step(tokens).view(len(live), width, -1) + totals[..., None]
             totals, index = sums.flatten(1).topk(self.beam)
             parent, token = index // sums.shape[2], index % sums.shape[2]
             history = torch.cat([history.gather(1, parent[..., None].expand_as(history)), token[..., None]], dim=2)
@@ -202,9 +199,9 @@ class _Search:
                 found[live[row]] = max(found[live[row]], (bool(end[row, k]), score, ids), key=lambda f: f[:2])
             totals[stopped] = -math.inf
             to_beat = torch.tensor([score if finished else -math.inf for finished, score, _ in found])[live]
-            kept = (totals.amax(dim=1) / penalties[live] > to_beat).nonzero()[:, 0]
-            rows = (torch.arange(len(live))[:, None] * self.beam + parent)[kept].flatten()
-            self.select(rows, kept if len(kept) < len(live) else None)
-            live, totals, history = live[kept], totals[kept], history[kept]
+            stay = (totals.amax(dim=1) / penalties[live] > to_beat).nonzero()[:, 0]
+            rows = (torch.arange(len(live))[:, None] * width + parent)[stay].flatten()
+            self.select(rows, rows if len(stay) < len(live) or width < self.beam else None)
+            live, totals, history = live[stay], totals[stay], history[stay]
             tokens = history[:, :, -1].flatten()
         return [ids for _, _, ids in found]

@@ -270,5 +270,12 @@ def test_memory_to_be_shared_that_is_not_there_is_a_memory_error(monkeypatch):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr(backend.mmap, "mmap", refuse)
+    monkeypatch.setattr(backend.sys, "platform", "linux")
     with pytest.raises(MemoryError, match=r"^24 bytes to be shared: Cannot allocate memory$"):
         backend.shared(np.zeros(3))
+
+
+def test_where_nothing_forks_an_array_stays_where_it_is(monkeypatch):
+    monkeypatch.setattr(backend.sys, "platform", "darwin")
+    x = np.zeros(3)
+    assert backend.shared(x) is x

@@ -68,25 +68,31 @@ def decoded(model, monkeypatch):
     return steps
 
 
+def steps_needed(model, source, limit, count, alpha):
+    """How many steps it takes until the best that is left cannot be among the best, were all that follows certain."""
+    rows, best = plain_beam_search(model, source, limit, 3, alpha, SPECIAL)
+    for steps, left in enumerate(best, start=1):
+        to_beat = [row[2] for row in rows if row[3] and len(row[0]) < steps][count - 1 :]
+        if to_beat and score(left, limit, alpha) <= to_beat[0]:
+            return steps
+    return len(best)
+
+
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
 def test_a_search_ends_as_soon_as_no_beginning_can_come_among_the_best(make_model, monkeypatch, count, alpha):
-    """It computes as many steps as it must: until the best that is left, were all that follows certain, is behind."""
-    limit, early = 20, 0
+    """Each sentence of a batch by its own limit: it is in as many steps as it must be, with three rows."""
+    limits, early = [20, 4, 9, 3, 15], 0
     for seed in range(4):
         model = make_model(V, seed=seed)
-        for source in SOURCES:
-            rows, best = plain_beam_search(model, source, limit, 3, alpha, SPECIAL)
-            for steps, left in enumerate(best, start=1):
-                to_beat = [row[2] for row in rows if row[3] and len(row[0]) < steps][count - 1 :]
-                if to_beat and score(left, limit, alpha) <= to_beat[0]:
-                    break
-            seen = decoded(model, monkeypatch)
-            beam_search(model, [source], [limit], beam=3, count=count, forbidden=SPECIAL, alpha=alpha)
-            monkeypatch.undo()
-            assert [first for _, first, _ in seen] == list(range(steps))
-            early += steps < len(best)
-    assert early
+        needed = [steps_needed(model, *each, count, alpha) for each in zip(SOURCES, limits, strict=True)]
+        steps = decoded(model, monkeypatch)
+        beam_search(model, SOURCES, limits, beam=3, count=count, forbidden=SPECIAL, alpha=alpha)
+        monkeypatch.undo()
+        rows = [shape[0] for shape, _, _ in steps]
+        assert rows == [5] + [sum(3 for n in needed if n > done) for done in range(1, max(needed))]
+        early += sum(n < limit for n, limit in zip(needed, limits, strict=True))
+    assert early > 4
 
 
 def test_a_sure_model_is_followed_past_improbable_ends(make_model, monkeypatch):
@@ -154,6 +160,12 @@ def test_no_sentence_feels_the_others(model):
             again = searches(model, [SOURCES[i] for i in order], [limits[i] for i in order])[kind]
             for hypotheses, i in zip(again, order, strict=True):
                 assert_same(hypotheses, rows[i])
+
+
+@pytest.mark.parametrize("wrong", [{"count": 0}, {"alpha": -0.5}])
+def test_a_search_for_none_or_for_the_shortest_is_refused(make_model, wrong):
+    with pytest.raises(ValueError, match="expected at least 1 and 0"):
+        beam_search(make_model(V), SOURCES, [5] * 5, beam=3, **wrong)
 
 
 @pytest.mark.parametrize("limits", [[1, 1, 1, 1, 1], [3, 1, 7, 2, 5]])

@@ -124,17 +124,17 @@ def to_host(x: Array) -> np.ndarray:
     return np.asarray(x) if array_module(x) is np else cupy.asnumpy(x)
 
 
-def forks(x: Array) -> bool:
-    """Return whether processes that work on `x` are forks of this one: on Linux, and not on a GPU. See workers.py."""
+def may_fork(x: Array) -> bool:
+    """Return whether others may work on `x` in forks of this process: on Linux, and not on a GPU. See workers.py."""
     return array_module(x) is np and sys.platform == "linux"
 
 
 def shared(x: Array) -> Array:
-    """Return a copy of `x` in memory that this process shares with its later forks; where there are none, `x`.
+    """Return a copy of `x` in memory that this process shares with its later forks; where it may not fork, `x` itself.
 
     Raises: MemoryError if there is none.
     """
-    if not forks(x):
+    if not may_fork(x):
         return x
     try:
         memory = mmap.mmap(-1, x.nbytes)

@@ -171,7 +171,7 @@ def _token_by_token(
             totals[live] += to_host(logits[array_module(logits).arange(len(live)), token] - norms)
             for sentence, of_it in zip(live.tolist(), tokens.tolist(), strict=True):
                 chosen[sentence].append(of_it)
-            ended = (tokens == END) | (at_most[live] == state.length)
+            ended = (tokens == END) | (at_most[live] <= state.length)
             if ended.any():
                 stay = np.flatnonzero(~ended)
                 state.select(stay, sentences=stay)
@@ -191,16 +191,25 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Translate each source by following the `beam` most probable beginnings at once.
 
-    Each step keeps the best `beam` continuations of them all, and sets those that end aside as finished. The search
-    for a sentence ends when no beginning that is left can come among its best `count`: as tokens follow, the
-    probability can only fall, so at best it stays, and is divided by the penalty of the longest translation. So
-    the search to the limit would find no better. With a beam of 1 it is `greedy`.
+    A step continues every beginning by every token, and keeps the best `beam` of all that come of it. Those that end,
+    or are cut at the limit, are set aside.
 
-    count: the most hypotheses wanted of each source. alpha: not negative. Other arguments as for `greedy`.
-    Returns them, finished ones first, best score first.
-    Source: Sutskever, Vinyals and Le 2014, arXiv:1409.3215, section 3.2.
+    The search for a sentence ends when no beginning can come among its best `count` any more, so that the search to
+    the limit would find the same. For ln p is at most 0, every further token lowers it, and a larger penalty brings it
+    nearer to 0: what begins with this has no better score than ln p / length_penalty(limit).
+
+    With a beam of 1 it is `greedy`, but where two logits are equal.
+
+    count: how many hypotheses of each source are wanted. alpha: not negative. The other arguments are those of
+    `greedy`.
+    Returns for each source at most `count`, the best first; what was cut comes after all that ended.
+    Raises: ValueError if count or alpha is out of range.
+    Source: the search: Sutskever, Vinyals and Le 2014, arXiv:1409.3215, section 3.2; to end it at a bound: Huang, Zhao
+    and Ma 2017, arXiv:1809.00069.
     """
-    found: list[list[Hypothesis]] = [[] for _ in sources]  # of each sentence the best `count`
+    if count < 1 or alpha < 0:
+        raise ValueError(f"count is {count} and alpha {alpha}; expected at least 1 and 0")
+    found: list[list[Hypothesis]] = [[] for _ in sources]  # of each sentence the best `count` so far
     at_most = np.array(limits)
     penalties = np.array([length_penalty(limit, alpha) for limit in limits])
     with no_grad():
@@ -213,13 +222,13 @@ def beam_search(
             rows = np.arange(len(tokens)).reshape(len(live), -1)
             parent, token, totals = _best_candidates(*state.step(tokens), totals, beam)
             history = np.concatenate([np.take_along_axis(history, parent[..., None], 1), token[..., None]], axis=2)
-            ended = (token == END) | (at_most[live] == state.length)[:, None]
+            ended = (token == END) | (at_most[live] <= state.length)[:, None]
             for row, k in np.argwhere(ended & (totals > -np.inf)).tolist():
                 hypotheses = found[live[row]]
                 hypotheses.append(_hypothesis(history[row, k].tolist(), float(totals[row, k]), alpha))
                 hypotheses.sort(key=lambda h: (not h.finished, -h.score))
                 del hypotheses[count:]
-            totals[ended] = -np.inf  # it leads no further
+            totals[ended] = -np.inf  # they lead no further
             to_beat = [found[i][-1].score if len(found[i]) == count else -math.inf for i in live.tolist()]
             stay = np.flatnonzero(totals.max(axis=1) / penalties[live] > to_beat)
             going_on = np.take_along_axis(rows, parent, axis=1)[stay].reshape(-1)
@@ -243,7 +252,7 @@ def _best_candidates(
     logs = xp.take_along_axis(logits, tokens, axis=1) - norms[:, None]
     parent, token = np.repeat(np.arange(beam), tokens.shape[1])[None], to_host(tokens).reshape(sentences, -1)
     total = np.repeat(totals, tokens.shape[1], axis=1) + to_host(logs).reshape(sentences, -1)
-    # Equal sums in the order of row and token, on every machine.
+    # A sort that leaves nothing to chance: equal sums in the order of row and token.
     order = np.lexsort((token, np.broadcast_to(parent, token.shape), -total), axis=1)[:, :count]
     return parent[0][order], np.take_along_axis(token, order, axis=1), np.take_along_axis(total, order, axis=1)
 

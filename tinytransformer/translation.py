@@ -31,7 +31,7 @@ class Search:
 
     beam: hypotheses followed at once; 1 is greedy search. alpha: see `decoding.length_penalty`.
     max_length: the most tokens of a translation, END included; by default what the training data show to be enough.
-    count: the most translations of a line, not more than `beam`.
+    count: how many translations of a line are wanted; greedy search and sampling give one.
     sampling: draw instead of searching. Line i of a text draws from (seed, i); first_line: the number of the first,
         where a text is translated in parts.
     """

@@ -23,7 +23,7 @@ from contextvars import copy_context
 from multiprocessing.connection import Pipe
 from typing import Any
 
-from tinytransformer.backend import Array, forks
+from tinytransformer.backend import Array, may_fork
 from tinytransformer.timing import timing
 
 Work = Callable[..., Any]
@@ -38,7 +38,7 @@ def hire(work: Work, x: Array, stack: ExitStack) -> Worker:
 
     It is dismissed when the stack is closed.
     """
-    worker = (Process if forks(x) else Thread)(work)
+    worker = (Process if may_fork(x) else Thread)(work)
     stack.callback(worker.dismiss)
     return worker
 
