@@ -21,8 +21,9 @@ LONGEST = 2048  # positions, more than any translation here has
 class Decoder:
     """Translates ids into ids. CTranslate2 forms the batches, and divides the work over the cores.
 
-    Its score divides by length^alpha where `decoding.length_penalty` divides by ((5 + length) / 6)^alpha, so with a
-    beam it prefers another hypothesis here and there. Greedy search has no such choice.
+    Its score divides by length^alpha where `decoding.length_penalty` divides by ((5 + length) / 6)^alpha, and its
+    search ends when as many hypotheses as the beam is wide have ended, so with a beam it finds another translation here
+    and there. Greedy search has no such choice.
     """
 
     def __init__(self, translator: Translator):

@@ -1,6 +1,8 @@
 """Measurements in processes of their own, in turns; and what is printed of them."""
 
 import importlib.util
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -79,6 +81,14 @@ def test_peak_memory_is_in_bytes_and_only_grows():
     assert 10e6 < before < 100e9
     array = np.ones(before // 4)  # twice of what there was, in use
     assert peak_memory() > before + array.nbytes / 4
+
+
+def test_peak_memory_is_that_of_the_process_alone():
+    """Whatever the one that starts it holds."""
+    held = np.ones(50_000_000)  # 400 MB
+    code = "from benchmarks.processes import peak_memory; print(peak_memory())"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=processes.ROOT, check=True).stdout
+    assert int(output) < held.nbytes
 
 
 def test_a_table_is_markdown():
