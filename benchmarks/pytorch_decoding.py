@@ -190,7 +190,8 @@ class _Search:
             sums = self.step(tokens).view(len(live), width, -1) + totals[..., None]
             totals, index = sums.flatten(1).topk(self.beam)
             parent, token = index // sums.shape[2], index % sums.shape[2]
-            history = torch.cat([history.gather(1, parent[..., None].expand_as(history)), token[..., None]], dim=2)
+            begun = torch.take_along_dim(history, parent[..., None], dim=1)
+            history = torch.cat([begun, token[..., None]], dim=2)
             end = token == END
             stopped = (end | (self.length == self.limits[live])[:, None]) & (totals > -math.inf)
             for row, k in stopped.nonzero().tolist():
