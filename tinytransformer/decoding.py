@@ -192,16 +192,13 @@ def beam_search(
     """Translate each source by following the `beam` most probable beginnings at once.
 
     A step continues every beginning by every token, and keeps the best `beam` of all that come of it. Those that end,
-    or are cut at the limit, are set aside.
+    or are cut at the limit, are set aside. With a beam of 1 it is `greedy`, but where two logits are equal.
 
     The search for a sentence ends when no beginning can come among its best `count` any more, so that the search to
     the limit would find the same. For ln p is at most 0, every further token lowers it, and a larger penalty brings it
     nearer to 0: what begins with this has no better score than ln p / length_penalty(limit).
 
-    With a beam of 1 it is `greedy`, but where two logits are equal.
-
-    count: how many hypotheses of each source are wanted. alpha: not negative. The other arguments are those of
-    `greedy`.
+    count: how many hypotheses of each source are wanted. alpha: not negative. The others: as for `greedy`.
     Returns for each source at most `count`, the best first; what was cut comes after all that ended.
     Raises: ValueError if count or alpha is out of range.
     Source: the search: Sutskever, Vinyals and Le 2014, arXiv:1409.3215, section 3.2; to end it at a bound: Huang, Zhao
@@ -216,20 +213,16 @@ def beam_search(
         state = _State(model, sources, forbidden)
         live = np.arange(len(sources))  # which sentence each group of rows decodes
         totals = np.zeros((len(sources), 1))  # every sentence begins with one row, of no tokens
-        history = np.zeros((len(sources), 1, 0), dtype=int)
-        tokens = np.full(len(sources), BEGIN)
+        history, tokens = np.zeros((len(sources), 1, 0), dtype=int), np.full(len(sources), BEGIN)
         while len(live):
             rows = np.arange(len(tokens)).reshape(len(live), -1)
             parent, token, totals = _best_candidates(*state.step(tokens), totals, beam)
             history = np.concatenate([np.take_along_axis(history, parent[..., None], 1), token[..., None]], axis=2)
             ended = (token == END) | (at_most[live] <= state.length)[:, None]
-            for row, k in np.argwhere(ended & (totals > -np.inf)).tolist():
-                hypotheses = found[live[row]]
-                hypotheses.append(_hypothesis(history[row, k].tolist(), float(totals[row, k]), alpha))
-                hypotheses.sort(key=lambda h: (not h.finished, -h.score))
-                del hypotheses[count:]
+            of_live = [found[i] for i in live.tolist()]
+            _set_aside(of_live, history, np.where(ended, totals, -np.inf), count, alpha)
             totals[ended] = -np.inf  # they lead no further
-            to_beat = [found[i][-1].score if len(found[i]) == count else -math.inf for i in live.tolist()]
+            to_beat = [h[-1].score if len(h) == count else -np.inf for h in of_live]
             stay = np.flatnonzero(totals.max(axis=1) / penalties[live] > to_beat)
             going_on = np.take_along_axis(rows, parent, axis=1)[stay].reshape(-1)
             state.select(going_on, sentences=stay if len(stay) < len(live) else None)
@@ -276,6 +269,19 @@ def _largest(x: Array, count: int) -> Array:
     places = xp.concatenate([places, rest], axis=1)
     among = xp.argpartition(xp.take_along_axis(x, places, axis=1), places.shape[1] - count, axis=1)
     return xp.take_along_axis(places, among[:, places.shape[1] - count :], axis=1)
+
+
+def _set_aside(
+    found: list[list[Hypothesis]], history: np.ndarray, totals: np.ndarray, count: int, alpha: float
+) -> None:
+    """Add to what was found of each sentence those of its K rows that have a total, and keep the best `count`.
+
+    history: their tokens, (S, K, T). totals: their log-probabilities, (S, K), -inf for those that are not meant.
+    """
+    for row, k in np.argwhere(totals > -np.inf).tolist():
+        found[row].append(_hypothesis(history[row, k].tolist(), float(totals[row, k]), alpha))
+        found[row].sort(key=lambda h: (not h.finished, -h.score))
+        del found[row][count:]
 
 
 def _hypothesis(tokens: list[int], log_probability: float, alpha: float) -> Hypothesis:

@@ -57,7 +57,11 @@ def test_links_lead_somewhere(page):
     folder = (ROOT / page).parent
     for link in links(page):
         if link != "other language" and not link.startswith(("http", "#")):
-            assert (folder / link).exists(), link
+            path, _, heading = link.partition("#")
+            assert (folder / path).exists(), link
+            if heading:
+                headings = re.findall(r"^#+ (.+)$", (folder / path).read_text("utf-8"), re.MULTILINE)
+                assert heading in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, link
 
 
 @pytest.mark.parametrize("page", ["docs/article.md", "docs/article.zh-CN.md"])
