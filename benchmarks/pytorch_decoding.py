@@ -199,7 +199,8 @@ class _Search:
                 ids = history[row, k, : -1 if end[row, k] else None].tolist()
                 found[live[row]] = max(found[live[row]], (bool(end[row, k]), score, ids), key=lambda f: f[:2])
             totals[stopped] = -math.inf
-            to_beat = torch.tensor([score if finished else -math.inf for finished, score, _ in found])[live]
+            best = [found[i] for i in live.tolist()]
+            to_beat = torch.tensor([score if finished else -math.inf for finished, score, _ in best])
             stay = (totals.amax(dim=1) / penalties[live] > to_beat).nonzero()[:, 0]
             rows = (torch.arange(len(live))[:, None] * width + parent)[stay].flatten()
             self.select(rows, rows if len(stay) < len(live) or width < self.beam else None)

@@ -169,8 +169,8 @@ def _token_by_token(
             token = choose(logits, live)
             tokens = to_host(token)
             totals[live] += to_host(logits[array_module(logits).arange(len(live)), token] - norms)
-            for sentence, of_it in zip(live.tolist(), tokens.tolist(), strict=True):
-                chosen[sentence].append(of_it)
+            for sentence, newest in zip(live.tolist(), tokens.tolist(), strict=True):
+                chosen[sentence].append(newest)
             ended = (tokens == END) | (at_most[live] <= state.length)
             if ended.any():
                 stay = np.flatnonzero(~ended)

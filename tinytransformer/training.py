@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tinytransformer.backend import Array, shared
+from tinytransformer.backend import Array, may_fork, shared
 from tinytransformer.data import Batch, Corpus, make_batch, plan_batches
 from tinytransformer.ops import cross_entropy
 from tinytransformer.optim import Adam, Numbers, clipping, cosine, inverse_square_root
@@ -130,7 +130,7 @@ class Replicas:
     def __enter__(self) -> Replicas:
         with ExitStack() as stack:
             stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
-            if self.options.replicas > 1:
+            if self.options.replicas > 1 and may_fork(self.optimizer.m):
                 self._move_all(shared)
                 stack.callback(self._move_all, lambda x: x.copy())
             self.models += [self.models[0].replica() for _ in self.slices[1:]]
