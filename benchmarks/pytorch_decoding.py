@@ -16,9 +16,10 @@ from tinytransformer.data import pad
 from tinytransformer.decoding import length_penalty
 from tinytransformer.layers import sinusoidal_table
 from tinytransformer.transformer import BEGIN, END, PAD, Transformer
-from tinytransformer.translation import BATCH_TOKENS, Search, Translator
+from tinytransformer.translation import Search, Translator
 
 ALPHA = Search().alpha
+BATCH_TOKENS = 4096  # as in tinytransformer.translation
 LONGEST = 2048  # positions, more than any translation here has
 
 

@@ -101,13 +101,13 @@ def test_a_sure_model_is_followed_past_improbable_ends(make_model, monkeypatch):
     A search that ended when as many as `beam` had ended would return one of those.
     """
     model, wanted = make_model(V), [4, 5, 5, 4, 4, 5, 4, 5]
-    project, step = model.project, iter([*wanted, END])
+    project, steps = model.project, decoded(model, monkeypatch)
 
     def sure(features):
         logits = project(features)
         logits.data[...] = 0
         logits.data[..., END] = 2
-        logits.data[..., next(step)] = 20
+        logits.data[..., [*wanted, END][len(steps) - 1]] = 20
         return logits
 
     monkeypatch.setattr(model, "project", sure)

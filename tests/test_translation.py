@@ -72,7 +72,8 @@ def test_the_size_of_batches_does_not_matter(translator, monkeypatch, batch_toke
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_number_of_cores_does_not_matter(translator, monkeypatch, kind, how):
     """They share the batches, however many they are; each has its own, and every line its place."""
-    monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", 1)  # so six batches
+    monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", 1)
+    monkeypatch.setattr("tinytransformer.translation.WORTH_A_CORE", 1)
     monkeypatch.setattr("tinytransformer.backend.sys.platform", "linux" if kind is Process else "elsewhere")
     found = []
     for cores in (1, 3):
@@ -98,6 +99,7 @@ def test_the_number_of_cores_does_not_matter(translator, monkeypatch, kind, how)
 def test_an_error_in_a_batch_ends_the_translation(translator, monkeypatch, kind, where):
     """Whoever has not failed stops after the batch at hand."""
     monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", 1)
+    monkeypatch.setattr("tinytransformer.translation.WORTH_A_CORE", 1)
     monkeypatch.setattr("tinytransformer.translation.cores", lambda x: 2)
     monkeypatch.setattr("tinytransformer.backend.sys.platform", "linux" if kind is Process else "elsewhere")
     begun, here = shared(np.zeros(1000)), threading.get_native_id()

@@ -6,16 +6,15 @@ step computes one position. Finished sentences leave the batch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinytransformer.backend import Array, array_module, to_host
+from tinytransformer.candidates import Candidates
 from tinytransformer.data import pad
 from tinytransformer.layers import BlockCache
-from tinytransformer.ops import logsumexp
 from tinytransformer.tape import no_grad
 from tinytransformer.tensor import Tensor
 from tinytransformer.transformer import BEGIN, END, Transformer
@@ -48,27 +47,19 @@ class _State:
 
     def __init__(self, model: Transformer, sources: Sequence[Sequence[int]], forbidden: Sequence[int]):
         self.model = model
-        xp = array_module(model.parameters.data)
         self.memory, self.mask = model.encode(model.place_source(pad([[*source, END] for source in sources])))
-        self.forbidden = xp.asarray(forbidden, dtype=int)
+        self.candidates = Candidates(model, forbidden)
         self.cache: list[BlockCache] = model.new_cache()
         self.length = 0
 
-    def step(self, tokens: np.ndarray) -> tuple[Array, Array]:
-        """Feed one more token per row, (rows,); return logits for the next, (rows, V), and ln(sum(e^logits)), (rows,).
-
-        Their difference would be the log-probabilities, but that is an array as large as the vocabulary for every row,
-        of which a few numbers are wanted. The logits of what is forbidden are -inf.
-        """
+    def step(self, tokens: np.ndarray) -> Array:
+        """Feed one more token per row, (rows,); return the features that the next are told from, (rows, D)."""
         xp = array_module(self.memory.data)
         features = self.model.decode(
             xp.asarray(tokens)[:, None], self.memory, self.mask, first=self.length, cache=self.cache
         )
         self.length += 1
-        logits = self.model.project(features)
-        norms = logsumexp(logits, axis=-1).data[:, 0]
-        logits.data[..., self.forbidden] = -math.inf
-        return logits.data[:, 0], norms
+        return features.data[:, 0]
 
     def select(self, rows: np.ndarray, *, sentences: np.ndarray | None = None) -> None:
         """Continue with these rows, in this order; `sentences` are the remaining ones if some have ended."""
@@ -97,7 +88,12 @@ def greedy(
     sources: token ids without END. limits: for each, the most tokens its translation may have, END included.
     forbidden: ids that are never produced. alpha: for the score; see `length_penalty`.
     """
-    return _token_by_token(model, sources, limits, forbidden, alpha, lambda logits, live: logits.argmax(axis=-1))
+
+    def choose(candidates: Candidates, features: Array, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        tokens, logs = candidates.best(features, 1)
+        return tokens[:, 0], logs[:, 0]
+
+    return _token_by_token(model, sources, limits, forbidden, alpha, choose)
 
 
 @dataclass(frozen=True)
@@ -132,8 +128,9 @@ def sample(
     The other arguments are those of `greedy`; log_probability is the model's own, whatever the temperature.
     """
 
-    def draw(logits: Array, live: np.ndarray) -> Array:
-        xp = array_module(logits)
+    def draw(candidates: Candidates, features: Array, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        xp = array_module(features)
+        logits, norms = candidates.logits(features)
         ranking = xp.argsort(-logits, axis=-1, kind="stable")[:, : sampling.top_k]
         logs = xp.take_along_axis(logits, ranking, axis=-1).astype(xp.float64)
         chances = xp.exp((logs - logs[:, :1]) / sampling.temperature)
@@ -143,7 +140,8 @@ def sample(
         sums = xp.cumsum(chances, axis=-1)
         thrown = xp.asarray([generators[i].random() for i in live.tolist()])[:, None] * sums[:, -1:]
         passed = (sums <= thrown).sum(axis=-1, keepdims=True)  # how many tokens the throw goes beyond
-        return xp.take_along_axis(ranking, passed, axis=-1)[:, 0]
+        tokens = xp.take_along_axis(ranking, passed, axis=-1)
+        return to_host(tokens)[:, 0], to_host(xp.take_along_axis(logits, tokens, axis=-1) - norms)[:, 0]
 
     return _token_by_token(model, sources, limits, forbidden, alpha, draw)
 
@@ -154,9 +152,9 @@ def _token_by_token(
     limits: Sequence[int],
     forbidden: Sequence[int],
     alpha: float,
-    choose: Callable[[Array, np.ndarray], Array],
+    choose: Callable[[Candidates, Array, np.ndarray], tuple[np.ndarray, np.ndarray]],
 ) -> list[Hypothesis]:
-    """Translate each source; `choose` picks the next tokens, given their logits and whose they are."""
+    """Translate each source; `choose` picks the next tokens, given features and whose they are, with their ln p."""
     at_most = np.array(limits)
     with no_grad():
         state = _State(model, sources, forbidden)
@@ -165,10 +163,8 @@ def _token_by_token(
         live = np.arange(len(sources))  # which sentence each row of the batch decodes
         tokens = np.full(len(sources), BEGIN)
         while len(live):
-            logits, norms = state.step(tokens)
-            token = choose(logits, live)
-            tokens = to_host(token)
-            totals[live] += to_host(logits[array_module(logits).arange(len(live)), token] - norms)
+            tokens, logs = choose(state.candidates, state.step(tokens), live)
+            totals[live] += logs
             for sentence, newest in zip(live.tolist(), tokens.tolist(), strict=True):
                 chosen[sentence].append(newest)
             ended = (tokens == END) | (at_most[live] <= state.length)
@@ -192,7 +188,7 @@ def beam_search(
     """Translate each source by following the `beam` most probable beginnings at once.
 
     A step continues every beginning by every token, and keeps the best `beam` of all that come of it. Those that end,
-    or are cut at the limit, are set aside. With a beam of 1 it is `greedy`, but where two logits are equal.
+    or are cut at the limit, are set aside. With a beam of 1 it is `greedy`.
 
     The search for a sentence ends when no beginning can come among its best `count` any more, so that the search to
     the limit would find the same. For ln p is at most 0, every further token lowers it, and a larger penalty brings it
@@ -216,7 +212,8 @@ def beam_search(
         history, tokens = np.zeros((len(sources), 1, 0), dtype=int), np.full(len(sources), BEGIN)
         while len(live):
             rows = np.arange(len(tokens)).reshape(len(live), -1)
-            parent, token, totals = _best_candidates(*state.step(tokens), totals, beam)
+            features = state.step(tokens).reshape(*totals.shape, -1)
+            parent, token, totals = state.candidates.continuations(features, totals, beam)
             history = np.concatenate([np.take_along_axis(history, parent[..., None], 1), token[..., None]], axis=2)
             ended = (token == END) | (at_most[live] <= state.length)[:, None]
             of_live = [found[i] for i in live.tolist()]
@@ -229,46 +226,6 @@ def beam_search(
             live, totals, history = live[stay], totals[stay], history[stay]
             tokens = history[:, :, -1].reshape(-1)
     return found
-
-
-def _best_candidates(
-    logits: Array, norms: Array, totals: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the best `count` continuations of each sentence, best first: their row, token and log-probability.
-
-    logits, norms: of S * K rows, as `_State.step` returns them. totals: log-probabilities of the beginnings, (S, K).
-    Returns three arrays (S, count).
-    """
-    xp = array_module(logits)
-    sentences, beam = totals.shape
-    tokens = _largest(logits, min(count, logits.shape[1]))  # of each row; no other can be among the best of a sentence
-    logs = xp.take_along_axis(logits, tokens, axis=1) - norms[:, None]
-    parent, token = np.repeat(np.arange(beam), tokens.shape[1])[None], to_host(tokens).reshape(sentences, -1)
-    total = np.repeat(totals, tokens.shape[1], axis=1) + to_host(logs).reshape(sentences, -1)
-    # A sort that leaves nothing to chance: equal sums in the order of row and token.
-    order = np.lexsort((token, np.broadcast_to(parent, token.shape), -total), axis=1)[:, :count]
-    return parent[0][order], np.take_along_axis(token, order, axis=1), np.take_along_axis(total, order, axis=1)
-
-
-def _largest(x: Array, count: int) -> Array:
-    """Return where the `count` largest of each row stand, in no order: (rows, n) -> (rows, count).
-
-    All n of a row are looked at once, for the maximum of each of its groups: position p belongs to group p mod g. The
-    `count` largest stand in the `count` groups with the largest maxima, and only those are sorted out.
-    """
-    xp = array_module(x)
-    rows, n = x.shape
-    size = math.isqrt(n // count)  # of a group: then there are about as many groups as candidates
-    if size < 2:
-        return xp.argpartition(x, n - count, axis=1)[:, n - count :]
-    groups = n // size
-    maxima = x[:, : size * groups].reshape(rows, size, groups).max(axis=1)
-    best = xp.argpartition(maxima, groups - count, axis=1)[:, groups - count :]
-    places = (best[:, None, :] + groups * xp.arange(size)[:, None]).reshape(rows, -1)
-    rest = xp.broadcast_to(xp.arange(size * groups, n), (rows, n - size * groups))
-    places = xp.concatenate([places, rest], axis=1)
-    among = xp.argpartition(xp.take_along_axis(x, places, axis=1), places.shape[1] - count, axis=1)
-    return xp.take_along_axis(places, among[:, places.shape[1] - count :], axis=1)
 
 
 def _set_aside(

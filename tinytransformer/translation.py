@@ -20,7 +20,8 @@ from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer
 from tinytransformer.workers import hire
 
-BATCH_TOKENS = 4096  # source tokens decoded together, padding and beam included
+BATCH_TOKENS = 8192  # source tokens decoded together, padding and beam included
+WORTH_A_CORE = 4096  # source tokens that are worth a process of their own, beam included
 MOST = 1 << 16  # tokens of a line in any case: a model that never ends a translation would not end either
 LONGEST = 1024  # tokens of a line, END included, where positions set no end: attention takes memory in their square
 
@@ -87,16 +88,11 @@ class Translator:
         """
         sources = [self.tokenizer.encode(line)[: self.longest - 1] for line in lines]  # END follows
         found: list[list[Translation]] = [[] for _ in lines]
-        todo = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: len(sources[i]))
-        batches = []
-        while todo:
-            longest = len(sources[todo[-1]]) + 1
-            size = max(1, BATCH_TOKENS // (longest * search.beam))
-            todo, batch = todo[:-size], todo[-size:]
-            batches.append(batch)
-        # The products of single positions are too small to be shared among cores, so each core has batches of its own.
-        count = max(1, min(cores(self.model.parameters.data), len(batches)))
-        groups = [batches[i::count] for i in range(count)]
+        todo = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: -len(sources[i]))
+        # The products of single positions are too small to share among cores, so each core has sentences of its own.
+        tokens = search.beam * sum(len(sources[i]) + 1 for i in todo)
+        count = max(1, min(cores(self.model.parameters.data), math.ceil(tokens / WORTH_A_CORE)))
+        groups = [_batches(todo[i::count], sources, BATCH_TOKENS // search.beam) for i in range(count)]
         ended = threading.Event()
 
         def search_all(group: list[list[int]]) -> list[list[Hypothesis]]:
@@ -138,3 +134,13 @@ class Translator:
         More than 99.9 % of the training pairs need, so that it cuts runaways and not translations.
         """
         return math.ceil(self.length_ratio * length) + 10
+
+
+def _batches(order: list[int], sources: list[list[int]], most: int) -> list[list[int]]:
+    """Divide sources, whose numbers are given with the longest first, into batches of at most `most` tokens."""
+    batches = []
+    while order:
+        size = max(1, most // (len(sources[order[0]]) + 1))
+        batches.append(order[:size])
+        order = order[size:]
+    return batches

@@ -1,0 +1,110 @@
+"""The best next tokens, held against a sort of all of them."""
+
+import numpy as np
+import pytest
+
+import tinytransformer.candidates as module
+from tinytransformer.candidates import Candidates
+from tinytransformer.tensor import Tensor
+
+
+class Projecting:
+    """A model whose features are the logits themselves; it notes how many rows it was asked to project."""
+
+    def __init__(self, vocabulary):
+        self.parameters = self.config = self
+        self.data, self.target_vocabulary, self.rows = np.zeros(0), vocabulary, []
+
+    def project(self, features):
+        self.rows.append(len(features.data))
+        return Tensor(features.data.copy())
+
+
+def log_probabilities(logits, forbidden):
+    logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    logs[..., list(forbidden)] = -np.inf
+    return logs
+
+
+@pytest.mark.parametrize("vocabulary", [1, 2, 15, 16, 17, 31, 33, 64, 100, 1000, 1003])
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+@pytest.mark.parametrize("forbidden", [(), (0, 7)], ids=str)
+def test_the_best_are_those_of_a_sort(vocabulary, count, forbidden):
+    forbidden = [i for i in forbidden if i < vocabulary - 1]
+    logits = 3 * np.random.default_rng(vocabulary).normal(size=(9, vocabulary))
+    found, logs = Candidates(Projecting(vocabulary), forbidden).best(logits.copy(), count)
+    expected = log_probabilities(logits, forbidden)
+    order = np.argsort(-expected, axis=1)[:, :count]
+    reached = np.take_along_axis(expected, order, axis=1)
+    assert found.shape == logs.shape == (9, min(count, vocabulary))
+    np.testing.assert_allclose(logs, reached, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(np.where(reached > -np.inf, found, 0), np.where(reached > -np.inf, order, 0))
+
+
+def test_each_place_is_found():
+    """Also where only few are allowed, in groups with one token less, and beside others of their group."""
+    for vocabulary in (37, 100, 1003):
+        for first in range(vocabulary - 2):
+            allowed = [first, first + 2]
+            forbidden = [i for i in range(vocabulary) if i not in allowed]
+            found, logs = Candidates(Projecting(vocabulary), forbidden).best(np.zeros((1, vocabulary)), 5)
+            assert set(found[0][logs[0] > -np.inf]) == set(allowed)
+            np.testing.assert_allclose(logs[0][:2], -np.log(vocabulary), rtol=1e-13)
+            assert np.all(logs[0][2:] == -np.inf)
+
+
+def test_large_logits_do_not_overflow():
+    _, logs = Candidates(Projecting(3), ()).best(np.array([[10_000.0, 9_999.0, -10_000.0]], np.float32), 3)
+    np.testing.assert_allclose(logs, [[-0.31326166, -1.31326166, -20_000.31]], rtol=1e-6, atol=2e-3)
+    assert logs.dtype == np.float32
+
+
+def test_rows_are_looked_at_in_blocks(monkeypatch):
+    logits = np.random.default_rng(0).normal(size=(11, 50))
+    whole = Candidates(Projecting(50), (3,)).best(logits, 5)
+    monkeypatch.setattr(module, "BLOCK", 200)
+    model = Projecting(50)
+    for together, in_blocks in zip(whole, Candidates(model, (3,)).best(logits, 5), strict=True):
+        np.testing.assert_array_equal(together, in_blocks)
+    assert model.rows == [4, 4, 3]
+
+
+@pytest.mark.parametrize(("beam", "count", "vocabulary"), [(1, 5, 3), (5, 5, 1003), (3, 2, 20), (4, 4, 2), (2, 6, 6)])
+def test_continuations_are_the_best_of_all_rows(beam, count, vocabulary):
+    generator = np.random.default_rng(beam)
+    logits, totals = 3 * generator.normal(size=(7, beam, vocabulary)), -3 * generator.random((7, beam))
+    totals[2, 0] = totals[3] = -np.inf  # one that has ended, and a sentence of such
+    rows, tokens, sums = Candidates(Projecting(vocabulary), (1,)).continuations(logits, totals, count)
+    every = (log_probabilities(logits, (1,)) + totals[..., None]).reshape(7, -1)
+    expected = -np.sort(-every, axis=1)[:, :count]
+    expected = np.pad(expected, ((0, 0), (0, count - expected.shape[1])), constant_values=-np.inf)
+    np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-12)
+    chosen = np.take_along_axis(every, rows * vocabulary + tokens, axis=1)
+    np.testing.assert_allclose(np.where(sums > -np.inf, chosen, -np.inf), expected, rtol=0, atol=1e-12)
+    for row, token, total in zip(rows, tokens, sums, strict=True):
+        alive = total > -np.inf
+        assert len(set(zip(row[alive], token[alive], strict=True))) == alive.sum()
+
+
+def test_rows_that_cannot_come_among_the_best_are_not_looked_at():
+    """Here the first row of both sentences has two continuations above all that the others have already."""
+    logits = np.zeros((2, 4, 8))
+    totals = np.array([[-1.0, -2.0, -4.0, -np.inf], [-1.0, -3.5, -3.6, -3.7]])
+    model = Projecting(8)
+    rows, _, sums = Candidates(model, ()).continuations(logits, totals, 2)
+    # ln(1/8) = -2.08: the first rows come to -3.08, and the second one of the first sentence could still be better
+    assert model.rows == [2, 1]
+    np.testing.assert_array_equal(rows, 0)
+    np.testing.assert_allclose(sums, -1 - np.log(8), rtol=1e-13)
+
+
+def test_a_device_that_waits_for_calls_is_asked_once(monkeypatch):
+    model = Projecting(20)
+    logits, totals = np.random.default_rng(0).normal(size=(3, 4, 20)), -np.arange(12.0).reshape(3, 4)
+    candidates = Candidates(model, ())
+    expected = candidates.continuations(logits, totals, 4)
+    model.rows.clear()
+    monkeypatch.setattr(candidates, "at_once", module.sys.maxsize)
+    for one, other in zip(expected, candidates.continuations(logits, totals, 4), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-14)
+    assert model.rows == [12]

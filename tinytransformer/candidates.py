@@ -1,0 +1,121 @@
+"""The most probable of the tokens that may come next.
+
+Every step of decoding ends with a logit for each token of the vocabulary, for every beginning: thousands, of which a
+search wants the best few, with their probabilities. To ask one thing after the other of all of them would take longer
+than the product that made them. So a few beginnings at a time are asked everything while their logits are in the cache,
+and the best tokens are looked for in the few groups that can hold them.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinytransformer.backend import Array, array_module, to_host
+from tinytransformer.ops.sums import sum_last
+from tinytransformer.tensor import Tensor
+from tinytransformer.transformer import Transformer
+
+GROUP = 16  # tokens in a group
+BLOCK = 1 << 22  # logits at a time, on a CPU: what stays in the cache that its cores share
+
+
+class Candidates:
+    """Finds the most probable next tokens from the features of what has been decoded.
+
+    forbidden: ids that are never chosen. They have their part in the probabilities of the others, though.
+    """
+
+    def __init__(self, model: Transformer, forbidden: Sequence[int]):
+        xp = array_module(model.parameters.data)
+        self.model = model
+        self.forbidden = xp.asarray(forbidden, dtype=int)
+        # What a GPU waits for is the calls, so there all is done at once.
+        self.at_once = max(1, BLOCK // model.config.target_vocabulary) if xp is np else sys.maxsize
+
+    def logits(self, features: Array) -> tuple[Array, Array]:
+        """(rows, D) -> the logits, (rows, V), -inf where forbidden, and ln(sum(e^logits)) before that, (rows, 1).
+
+        Their difference would be the log-probabilities, but those are wanted of a few tokens.
+        """
+        xp = array_module(features)
+        logits = self.model.project(Tensor(features)).data
+        top = logits.max(axis=1, keepdims=True)  # taken out, so that nothing overflows; see `ops.logsumexp`
+        norms = top + xp.log(sum_last(xp.exp(logits - top)))
+        logits[:, self.forbidden] = -math.inf
+        return logits, norms
+
+    def best(self, features: Array, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the `count` most probable tokens of each row, the best first, and ln of their probabilities.
+
+        (rows, D) -> two arrays (rows, min(count, V))
+        """
+        xp = array_module(features)
+        tokens, logs = [], []
+        for first in range(0, len(features), self.at_once):
+            logits, norms = self.logits(features[first : first + self.at_once])
+            found = _where_largest(logits, min(count, logits.shape[1]))
+            tokens.append(to_host(found))
+            logs.append(to_host(xp.take_along_axis(logits, found, axis=1) - norms))
+        return np.concatenate(tokens), np.concatenate(logs)
+
+    def continuations(
+        self, features: Array, totals: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the best `count` continuations of each sentence, best first: their row, token and log-probability.
+
+        A sentence has K rows, its beginnings, the best first. Since every token lowers ln p, there is no need to look
+        at a row that is no better than `count` continuations of those before it: in practice at one of six.
+
+        features: (S, K, D). totals: log-probabilities of the beginnings, (S, K). Returns three arrays (S, count).
+        """
+        xp, (sentences, beam) = array_module(features), totals.shape
+        sums, tokens = np.full((sentences, beam, count), -np.inf), np.zeros((sentences, beam, count), dtype=int)
+        together = beam if self.at_once == sys.maxsize else 1
+        for first in range(0, beam, together):
+            to_beat = np.sort(sums[:, : first + 1].reshape(sentences, -1))[:, -count, None]
+            sentence, row = np.nonzero(totals[:, first : first + together] > to_beat)
+            if len(row):
+                found, logs = self.best(features[xp.asarray(sentence), xp.asarray(row + first)], count)
+                place = sentence[:, None], row[:, None] + first, np.arange(found.shape[1])
+                tokens[place], sums[place] = found, totals[sentence, row + first, None] + logs
+        token, total = tokens.reshape(sentences, -1), sums.reshape(sentences, -1)
+        order = np.argsort(-total, axis=1, kind="stable")[:, :count]  # equal ones in the order of their rows
+        return order // count, np.take_along_axis(token, order, axis=1), np.take_along_axis(total, order, axis=1)
+
+
+def _where_largest(x: Array, count: int) -> Array:
+    """Return where the `count` largest of each row stand, the largest first: (rows, n) -> (rows, count).
+
+    Position p belongs to group p mod g. The `count` largest stand in the `count` groups with the largest maxima, and
+    only into those we look.
+    """
+    xp = array_module(x)
+    n = x.shape[1]
+    groups = -(-n // GROUP)
+    if groups <= count:
+        return _take_largest(x, count)
+    whole = n // groups * groups  # up to here there is one of each group after the other
+    maxima = x[:, :whole].reshape(len(x), -1, groups).max(axis=1)
+    rest = maxima[:, : n - whole]
+    xp.maximum(rest, x[:, whole:], out=rest)
+    group = xp.sort(_take_largest(maxima, count), axis=1)
+    places = (group[:, None, :] + groups * xp.arange(GROUP)[:, None]).reshape(len(x), -1)
+    exists, places = places < n, xp.minimum(places, n - 1)  # some groups have one less than others
+    return xp.take_along_axis(places, _take_largest(xp.take_along_axis(x, places, axis=1), count, exists), axis=1)
+
+
+def _take_largest(x: Array, count: int, exists: Array | None = None) -> Array:
+    """The same by taking out the largest `count` times; `exists`: at least `count` of each row that can be taken."""
+    xp = array_module(x)
+    left = xp.maximum(x, xp.finfo(x.dtype).min)  # from here on -inf is what is not there
+    if exists is not None:
+        left[~exists] = -math.inf
+    rows, places = xp.arange(len(x)), []
+    for _ in range(count):
+        places.append(left.argmax(axis=1))
+        left[rows, places[-1]] = -math.inf
+    return xp.stack(places, axis=1)
