@@ -62,7 +62,7 @@ def test_the_size_of_batches_does_not_matter(translator, monkeypatch, batch_toke
     monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", batch_tokens)
     monkeypatch.setattr("tinytransformer.translation.cores", lambda x: 1)
     assert translator.translate(LINES, Search(beam=beam)) == expected
-    assert all(count * longest * beam <= batch_tokens or count == 1 for count, longest in sizes)
+    assert all(count * longest * (1 + beam) <= batch_tokens or count == 1 for count, longest in sizes)
     counts = [count for count, _ in sizes]
     assert sum(counts) == len(LINES) - len(BLANK)
     assert batch_tokens < 100 or beam > 1 or max(counts) > 1

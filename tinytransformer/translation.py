@@ -20,7 +20,7 @@ from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer
 from tinytransformer.workers import hire
 
-BATCH_TOKENS = 8192  # source tokens decoded together, padding and beam included
+BATCH_TOKENS = 12288  # decoded together, padding included: of a source once, and once for each row of its beam
 WORTH_A_CORE = 4096  # source tokens that are worth a process of their own, beam included
 MOST = 1 << 16  # tokens of a line in any case: a model that never ends a translation would not end either
 LONGEST = 1024  # tokens of a line, END included, where positions set no end: attention takes memory in their square
@@ -92,7 +92,7 @@ class Translator:
         # The products of single positions are too small to share among cores, so each core has sentences of its own.
         tokens = search.beam * sum(len(sources[i]) + 1 for i in todo)
         count = max(1, min(cores(self.model.parameters.data), math.ceil(tokens / WORTH_A_CORE)))
-        groups = [_batches(todo[i::count], sources, BATCH_TOKENS // search.beam) for i in range(count)]
+        groups = [_batches(todo[i::count], sources, BATCH_TOKENS // (1 + search.beam)) for i in range(count)]
         ended = threading.Event()
 
         def search_all(group: list[list[int]]) -> list[list[Hypothesis]]:
