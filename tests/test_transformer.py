@@ -148,6 +148,8 @@ def test_tied_embeddings_are_one_table_and_the_output_projection():
     ]
     features = np.random.default_rng(4).normal(size=(2, 3, 12))
     np.testing.assert_allclose(model.project(Tensor(features)).data, features @ table.data.T, rtol=1e-13)
+    np.testing.assert_array_equal(model.projection(), table.data.T)
+    assert model.projection().flags.c_contiguous
 
 
 def test_untied_embeddings_are_three_tables():
@@ -160,6 +162,7 @@ def test_untied_embeddings_are_three_tables():
     }
     features = np.random.default_rng(4).normal(size=(2, 3, 12))
     np.testing.assert_allclose(model.project(Tensor(features)).data, features @ model.output.weight.data, rtol=1e-13)
+    np.testing.assert_array_equal(model.projection(), model.output.weight.data)
 
 
 # --- What depends on what

@@ -16,11 +16,10 @@ import numpy as np
 
 from tinytransformer.backend import Array, array_module, to_host
 from tinytransformer.ops.sums import sum_last
-from tinytransformer.tensor import Tensor
 from tinytransformer.transformer import Transformer
 
 GROUP = 16  # tokens in a group
-BLOCK = 1 << 22  # logits at a time, on a CPU: what stays in the cache that its cores share
+BLOCK = 1 << 21  # logits at a time, on a CPU: what stays in the cache that its cores share
 
 
 class Candidates:
@@ -31,10 +30,10 @@ class Candidates:
 
     def __init__(self, model: Transformer, forbidden: Sequence[int]):
         xp = array_module(model.parameters.data)
-        self.model = model
+        self.projection = model.projection()
         self.forbidden = xp.asarray(forbidden, dtype=int)
         # What a GPU waits for is the calls, so there all is done at once.
-        self.at_once = max(1, BLOCK // model.config.target_vocabulary) if xp is np else sys.maxsize
+        self.at_once = max(1, BLOCK // self.projection.shape[1]) if xp is np else sys.maxsize
 
     def logits(self, features: Array) -> tuple[Array, Array]:
         """(rows, D) -> the logits, (rows, V), -inf where forbidden, and ln(sum(e^logits)) before that, (rows, 1).
@@ -42,7 +41,7 @@ class Candidates:
         Their difference would be the log-probabilities, but those are wanted of a few tokens.
         """
         xp = array_module(features)
-        logits = self.model.project(Tensor(features)).data
+        logits = features @ self.projection
         top = logits.max(axis=1, keepdims=True)  # taken out, so that nothing overflows; see `ops.logsumexp`
         norms = top + xp.log(sum_last(xp.exp(logits - top)))
         logits[:, self.forbidden] = -math.inf

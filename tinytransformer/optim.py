@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,7 +57,7 @@ class Adam:
         self.chunk = CHUNK if xp is np else self.m.size
 
     def update(self, learning_rate: float, *, scale: float | Array = 1.0, sound: Array | None = None) -> None:
-        """Take one step along `parameters.grad`, which is used up: it holds no gradient afterwards.
+        """Take one step along `parameters.grad`, which is zero afterwards, ready for the next gradient.
 
         scale: what the gradient is multiplied by before, to clip it.
         sound: a boolean on the device, shape (); if it turns out False, parameters and moments stay as they are. For a
@@ -94,10 +95,10 @@ class Adam:
         xp = array_module(self.m)
         if numbers.fade is not None:
             self.parameters.data[start : min(stop, self.parameters.decayed)] *= numbers.fade
-        for first in range(start, stop, self.chunk):
-            part = slice(first, min(first + self.chunk, stop))
-            g, m, v, p = self.parameters.grad[part], self.m[part], self.v[part], self.parameters.data[part]
-            g *= numbers.scale
+        for part in self.pieces(start, stop):
+            gradient, m, v, p = self.parameters.grad[part], self.m[part], self.v[part], self.parameters.data[part]
+            g = gradient * numbers.scale
+            gradient.fill(0)  # now, while it is in the cache
             m *= numbers.fade_m
             m += numbers.take_m * g
             g *= g
@@ -109,6 +110,11 @@ class Adam:
             xp.divide(m, g, out=g)
             g *= numbers.rate
             p -= g
+
+    def pieces(self, start: int, stop: int) -> Iterator[slice]:
+        """Divide what lies from `start` to `stop` in the flat vectors into what is best worked on at a time."""
+        for first in range(start, stop, self.chunk):
+            yield slice(first, min(first + self.chunk, stop))
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ class Replicas:
     def __enter__(self) -> Replicas:
         with ExitStack() as stack:
             stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
+            self.models[0].parameters.zero_grad()  # from here on each step leaves zeros
             if self.options.replicas > 1 and may_fork(self.optimizer.m):
                 self._move_all(shared)
                 stack.callback(self._move_all, lambda x: x.copy())
@@ -174,15 +175,16 @@ class Replicas:
     def _gradient(self, i: int, shares: list[Batch | None], tokens: int, step: int) -> Array:
         """Leave the gradient of these shares in model i; return their loss. A batch of few sentences may have none."""
         model, generator = self.models[i], generator_for(self.options.seed, DROPOUT, step, i)
-        model.parameters.zero_grad()
         smoothing = self.options.label_smoothing
         return sum(add_gradient(model, share, tokens, smoothing, generator) for share in shares if share is not None)
 
     def _add_up(self, i: int) -> None:
-        """Add the gradients of all other models to that of the first, in slice i."""
-        start, stop = self.slices[i]
-        for model in self.models[1:]:
-            self.models[0].parameters.grad[start:stop] += model.parameters.grad[start:stop]
+        """Add the gradients of all other models to that of the first, in slice i, and leave zeros in their place."""
+        first, *others = (model.parameters.grad for model in self.models)
+        for part in self.optimizer.pieces(*self.slices[i]) if others else ():
+            for other in others:
+                first[part] += other[part]
+                other[part] = 0
 
     def _move(self, i: int, numbers: Numbers) -> None:
         """Take the optimizer's step in slice i."""

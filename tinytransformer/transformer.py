@@ -288,6 +288,10 @@ class Transformer(Module):
             return linear(features, transpose(self.decoder.embedding.table, axes=(1, 0)), None)
         return self.output(features)
 
+    def projection(self) -> Array:
+        """Return a copy of the matrix of `project`, (D, V), row after row: so BLAS reads it fastest for few features."""
+        return (self.decoder.embedding.table.data.T if self.output is None else self.output.weight.data).copy()
+
     def new_cache(self) -> list[BlockCache]:
         """Return an empty cache for decoding one batch token by token."""
         return [BlockCache() for _ in self.decoder.blocks]

@@ -8,7 +8,7 @@ from typing import Any
 from tinytransformer.backend import Array, array_module
 from tinytransformer.ops.checks import require, require_rate
 from tinytransformer.ops.dropout import dropout_mask
-from tinytransformer.ops.sums import sum_last, sum_of_products
+from tinytransformer.ops.sums import max_last, sum_last, sum_of_products
 from tinytransformer.tensor import ShapeError, op
 
 
@@ -60,7 +60,7 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
     if visible is not None:
         probabilities += xp.where(visible, probabilities.dtype.type(0), probabilities.dtype.type(-math.inf))
     # Where all is hidden the maximum is -inf; any finite number in its stead makes exp(-inf - number) = 0.
-    probabilities -= xp.maximum(probabilities.max(axis=-1, keepdims=True), xp.finfo(probabilities.dtype).min)
+    probabilities -= xp.maximum(max_last(probabilities), xp.finfo(probabilities.dtype).min)
     xp.exp(probabilities, out=probabilities)
     # The largest term is exp(0) = 1, so a sum is at least 1, or 0 where all is hidden.
     probabilities /= xp.maximum(sum_last(probabilities), 1)
@@ -68,15 +68,27 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
 
     def backward(dy):
         weights = probabilities if kept is None else probabilities * kept
-        dvalue = weights.swapaxes(-1, -2) @ dy
+        dvalue = _product(weights.swapaxes(-1, -2), dy)
         dscores = dy @ value.swapaxes(-1, -2)  # dA; turned into dP and then dS in its place
         if kept is not None:
             dscores *= kept
         dscores -= sum_of_products(dscores, probabilities)
         dscores *= probabilities
-        return scale * (dscores @ key), dscores.swapaxes(-1, -2) @ scaled_query, dvalue
+        dquery = _product(dscores, key)
+        dquery *= scale
+        return dquery, _product(dscores.swapaxes(-1, -2), scaled_query), dvalue
 
-    return (probabilities if kept is None else probabilities * kept) @ value, backward
+    return _product(probabilities if kept is None else probabilities * kept, value), backward
+
+
+def _product(x: Array, y: Array) -> Array:
+    """Return x @ y, (B, H, T, d), laid out in memory as (B, T, H, d).
+
+    So the heads of a position lie side by side, as they were made and as they are wanted: to merge them moves nothing.
+    """
+    xp = array_module(x)
+    batch, heads, time, _ = x.shape
+    return xp.matmul(x, y, out=xp.empty((batch, time, heads, y.shape[-1]), x.dtype).swapaxes(1, 2))
 
 
 def _visible(xp: Any, shape: tuple[int, ...], mask: Array | None, causal: bool) -> Array | None:

@@ -11,7 +11,7 @@ from tinytransformer.backend import Array, array_module
 from tinytransformer.ops.attention import require_attention_shapes
 from tinytransformer.ops.checks import require_rate
 from tinytransformer.ops.dropout import dropout_mask
-from tinytransformer.ops.sums import sum_last, sum_of_products
+from tinytransformer.ops.sums import max_last, sum_last, sum_of_products
 from tinytransformer.tensor import op
 
 BLOCK = 256  # queries, and keys, in a block: what is computed from its scores stays in the cache of one core
@@ -93,7 +93,7 @@ def blockwise_attention(query, key, value, *, mask=None, causal=False, rate=0.0,
 
     for q, k in blocks:  # each of the two picks a sentence, a head and a slice of positions: all below is 2-D
         exps = scores_of(q, k)  # S; from here on E is computed in its place
-        raised = xp.maximum(largest[q], exps.max(axis=-1, keepdims=True))
+        raised = xp.maximum(largest[q], max_last(exps))
         exps -= raised
         xp.exp(exps, out=exps)
         shrink = xp.exp(largest[q] - raised)
