@@ -2,11 +2,14 @@
 
 A product y = x @ w in the forward pass brings two in the backward pass, dx = dy @ w^T and dw = x^T @ dy. Norms,
 softmax, dropout, residuals, the optimizer and all else are left out.
+
+Every product has operands of its own, as in a step, and all go forward before the first goes backward: when a layer's
+turn comes again, its weights and inputs have left the cache. A second floor, which no step can reach, repeats one
+product of each kind, whose operands stay there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,6 +29,22 @@ class Product:
     columns: int
     count: int
     stack: int = 1
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        return *self._stacked, self.rows, self.inner
+
+    @property
+    def right(self) -> tuple[int, ...]:
+        return *self._stacked, self.inner, self.columns
+
+    @property
+    def result(self) -> tuple[int, ...]:
+        return *self._stacked, self.rows, self.columns
+
+    @property
+    def _stacked(self) -> tuple[int, ...]:
+        return () if self.stack == 1 else (self.stack,)
 
     def operations(self) -> int:
         """Return the multiplications and additions of all of them, forward and backward."""
@@ -48,41 +67,47 @@ def products(size: Size, batch: int) -> list[Product]:
 
 
 class Products:
-    """The arrays of all products, and the products. The results have their place: no memory is asked for in a step."""
+    """The arrays of all products, and the products. The results have their place: no memory is asked for in a step.
 
-    def __init__(self, size: Size, batch: int):
+    in_cache: whether all products of one kind have the same operands.
+    of: products of another share of the batch, which have the same weights.
+    """
+
+    def __init__(self, size: Size, batch: int, *, in_cache: bool = False, of: Products | None = None):
         generator = np.random.default_rng(1)
-        self.prepared = [(product.count, list(_arrays(product, generator))) for product in products(size, batch)]
+        self.prepared: list[tuple[np.ndarray, ...]] = []
+        for product in products(size, batch):
+            # gradients are used at once, so all of one kind are written where the last one was
+            gradients = [np.empty(shape, np.float32) for shape in (product.left, product.right)]
+            for i in range(product.count):
+                if i == 0 or not in_cache:
+                    x, w = (generator.random(shape, np.float32) for shape in (product.left, product.right))
+                    y = np.empty(product.result, np.float32)
+                if of is not None and product.stack == 1:
+                    w = of.prepared[len(self.prepared)][1]
+                self.prepared.append((x, w, y, *gradients))
 
     def __call__(self) -> None:
-        for count, (x, w, y, dx, dw) in self.prepared:
-            for _ in range(count):
-                np.matmul(x, w, out=y)
-                np.matmul(y, w.swapaxes(-1, -2), out=dx)
-                np.matmul(x.swapaxes(-1, -2), y, out=dw)
+        for x, w, y, _, _ in self.prepared:
+            np.matmul(x, w, out=y)
+        for x, w, y, dx, dw in reversed(self.prepared):
+            np.matmul(y, w.swapaxes(-1, -2), out=dx)
+            np.matmul(x.swapaxes(-1, -2), y, out=dw)
 
 
-def _arrays(product: Product, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield x, w, y, dx and dw."""
-    stack = () if product.stack == 1 else (product.stack,)
-    left, right = (*stack, product.rows, product.inner), (*stack, product.inner, product.columns)
-    yield generator.random(left, dtype=np.float32)
-    yield generator.random(right, dtype=np.float32)
-    for shape in ((*stack, product.rows, product.columns), left, right):
-        yield np.empty(shape, np.float32)
-
-
-def measure_floor(size: Size, clocks: tuple[Clock, Clock]) -> float:
+def measure_floor(size: Size, clocks: tuple[Clock, Clock], *, in_cache: bool = False) -> float:
     """Return the seconds of a step of bare products.
 
     They are divided over the cores in both ways, by BLAS, and in two threads with half of the batch each; the faster
     way counts.
     """
-    return min(_measure(size, replicas, clock) for replicas, clock in zip((1, 2), clocks, strict=True))
+    return min(_measure(size, replicas, clock, in_cache) for replicas, clock in zip((1, 2), clocks, strict=True))
 
 
-def _measure(size: Size, replicas: int, clock: Clock) -> float:
-    parts = [Products(size, size.batch // replicas) for _ in range(replicas)]
+def _measure(size: Size, replicas: int, clock: Clock, in_cache: bool) -> float:
+    share = size.batch // replicas
+    parts = [Products(size, share, in_cache=in_cache)]
+    parts += [Products(size, share, in_cache=in_cache, of=parts[0]) for _ in range(1, replicas)]
     with (
         ThreadPoolExecutor(replicas) as threads,
         threadpool_limits(limits=1 if replicas > 1 else None, user_api="blas"),

@@ -67,6 +67,7 @@ def contenders(name: str, *, compiled: bool) -> dict[str, Any]:
     found = {
         ours(SIZES[name]): partial(run, "ours", name),
         "matrix products alone": partial(run, "floor", name),
+        "the same, from the cache": partial(run, "floor-in-cache", name),
         "PyTorch as it comes": partial(run, "pytorch", name),
         "PyTorch, warm allocator": partial(run, "pytorch", name, environment=WARM),
         "PyTorch, warm, same dropout": partial(run, "pytorch-same-dropout", name, environment=WARM),

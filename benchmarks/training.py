@@ -15,7 +15,7 @@ from tinytransformer.backend import keep_freed_memory
 from tinytransformer.training import WEIGHTS, TrainingOptions, generator_for, train
 from tinytransformer.transformer import Transformer
 
-CONTENDERS = ("ours", "floor", "pytorch", "pytorch-same-dropout", "pytorch-compiled")
+CONTENDERS = ("ours", "floor", "floor-in-cache", "pytorch", "pytorch-same-dropout", "pytorch-compiled")
 
 
 def ours(size: Size, clock: Clock) -> int:
@@ -48,8 +48,8 @@ def ours(size: Size, clock: Clock) -> int:
 def measure_training(contender: str, size: Size, new_clock: Callable[[], Clock] = Clock) -> dict[str, float]:
     """Return the seconds of a step; its peak memory, and what the libraries alone take; of the floor its FLOP/s."""
     clock = new_clock()
-    if contender == "floor":
-        seconds = measure_floor(size, (clock, new_clock()))
+    if contender.startswith("floor"):
+        seconds = measure_floor(size, (clock, new_clock()), in_cache=contender == "floor-in-cache")
         operations = sum(product.operations() for product in products(size, size.batch))
         return {"seconds": seconds, "operations_per_second": operations / seconds}
     if contender == "ours":

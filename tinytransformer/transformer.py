@@ -289,7 +289,7 @@ class Transformer(Module):
         return self.output(features)
 
     def projection(self) -> Array:
-        """Return a copy of the matrix of `project`, (D, V), row after row: so BLAS reads it fastest for few features."""
+        """Return a copy of the matrix of `project`, (D, V), in the order in which BLAS reads it fastest."""
         return (self.decoder.embedding.table.data.T if self.output is None else self.output.weight.data).copy()
 
     def new_cache(self) -> list[BlockCache]:

@@ -24,13 +24,13 @@ def _memory_as_it_is(monkeypatch):
     monkeypatch.setattr(training, "keep_freed_memory", lambda: None)
 
 
-@pytest.mark.parametrize("contender", ["ours", "floor", "pytorch", "pytorch-same-dropout"])
+@pytest.mark.parametrize("contender", ["ours", "floor", "floor-in-cache", "pytorch", "pytorch-same-dropout"])
 def test_every_contender_is_measured(size, new_clock, contender):
     if contender.startswith("pytorch"):
         pytest.importorskip("torch")
     result = training.measure_training(contender, size, new_clock)
     assert result.pop("seconds") > 0
-    if contender == "floor":
+    if contender.startswith("floor"):
         assert list(result) == ["operations_per_second"]
     else:
         assert list(result) == ["peak_memory", "libraries"]
@@ -152,8 +152,8 @@ def measured(monkeypatch, size):
         calls.append((module, contender, name, environment))
         if contender == "pytorch-compiled":
             raise MeasurementError("InvalidCxxCompiler: no working C++ compiler found")
-        seconds = {"ours": 2.0, "floor": 1.0}.get(contender, 5.0)
-        if contender == "floor":
+        seconds = {"ours": 2.0, "floor": 1.0, "floor-in-cache": 0.5}.get(contender, 5.0)
+        if contender.startswith("floor"):
             return {"seconds": seconds, "operations_per_second": 170e9}
         return {"seconds": seconds, "peak_memory": 3e8, "libraries": 1e8}
 
@@ -172,11 +172,12 @@ def test_the_command_prints_a_row_for_each_contender(measured, monkeypatch, caps
     output, errors = capsys.readouterr()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.split("\n") if line.startswith("|")]
     assert rows[0] == list(command.HEAD)
-    assert [row[0] for row in rows[2:]] == ["toy"] * 5 + ["tiny"] * 5
+    assert [row[0] for row in rows[2:]] == ["toy"] * 6 + ["tiny"] * 6
     assert rows[2] == ["toy", "tinytransformer, 2 replicas", "2000.0", "1.00 (1.00 - 1.00)", "300", "100"]
     assert rows[3] == ["toy", "matrix products alone (170 GFLOP/s)", "1000.0", "0.50 (0.50 - 0.50)", "", ""]
-    assert rows[4] == ["toy", "PyTorch as it comes", "5000.0", "2.50 (2.50 - 2.50)", "300", "100"]
-    assert rows[7][1] == "tinytransformer, 2 replicas"
+    assert rows[4] == ["toy", "the same, from the cache (170 GFLOP/s)", "500.0", "0.25 (0.25 - 0.25)", "", ""]
+    assert rows[5] == ["toy", "PyTorch as it comes", "5000.0", "2.50 (2.50 - 2.50)", "300", "100"]
+    assert rows[8][1] == "tinytransformer, 2 replicas"
     assert "left out PyTorch, torch.compile: InvalidCxxCompiler" in errors
 
 
@@ -185,6 +186,7 @@ def test_only_the_warm_contenders_have_a_warm_allocator(measured, monkeypatch, c
     assert [call[1:] for call in measured] == [
         ("ours", "toy", None),
         ("floor", "toy", None),
+        ("floor-in-cache", "toy", None),
         ("pytorch", "toy", None),
         ("pytorch", "toy", command.WARM),
         ("pytorch-same-dropout", "toy", command.WARM),
