@@ -19,7 +19,7 @@ from tinytransformer.ops.sums import sum_last
 from tinytransformer.transformer import Transformer
 
 GROUP = 16  # tokens in a group
-BLOCK = 1 << 21  # logits at a time, on a CPU: what stays in the cache that its cores share
+BLOCK = 1 << 20  # logits at a time, on a CPU: what stays in the cache that its cores share
 
 
 class Candidates:
