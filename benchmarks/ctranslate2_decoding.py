@@ -13,8 +13,9 @@ from ctranslate2.specs import TransformerSpec
 from benchmarks.exporting import require_exportable
 from tinytransformer.layers import sinusoidal_table
 from tinytransformer.transformer import BEGIN, END, UNKNOWN, Transformer
-from tinytransformer.translation import BATCH_TOKENS, Search, Translator
+from tinytransformer.translation import Search, Translator
 
+BATCH_TOKENS = 4096  # source tokens decoded together, beam included
 LONGEST = 2048  # positions, more than any translation here has
 
 

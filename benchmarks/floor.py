@@ -3,9 +3,9 @@
 A product y = x @ w in the forward pass brings two in the backward pass, dx = dy @ w^T and dw = x^T @ dy. Norms,
 softmax, dropout, residuals, the optimizer and all else are left out.
 
-Every product has operands of its own, as in a step, and all go forward before the first goes backward: when a layer's
-turn comes again, its weights and inputs have left the cache. A second floor, which no step can reach, repeats one
-product of each kind, whose operands stay there.
+Every product has weights of its own, as in a step, and inputs of its own where a step has; and all go forward before
+the first goes backward: when a layer's turn comes again, what it needs has left the cache. Gradients are used where
+they were made, in the cache. A second floor, which no step can reach, repeats one product of each kind.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from benchmarks.sizes import Size
 
 @dataclass(frozen=True)
 class Product:
-    """(rows, inner) @ (inner, columns), for a `stack` of such matrices at once, and `count` times in a step."""
+    """(rows, inner) @ (inner, columns), for a `stack` of such matrices at once, and `count` times in a step.
+
+    uses: how many of these read the same rows.
+    """
 
     rows: int
     inner: int
     columns: int
     count: int
     stack: int = 1
+    uses: int = 1
 
     @property
     def left(self) -> tuple[int, ...]:
@@ -57,7 +61,7 @@ def products(size: Size, batch: int) -> list[Product]:
     stack, head = batch * size.heads, width // size.heads
     attentions = 3 * size.layers  # one in each block of the encoder, two in each of the decoder
     return [
-        Product(tokens, width, width, 4 * attentions),  # query, key, value, output
+        Product(tokens, width, width, 4 * attentions, uses=2),  # query, key, value from the same, mostly; output
         Product(size.length, head, size.length, attentions, stack),  # query @ key^T
         Product(size.length, size.length, head, attentions, stack),  # weights @ value
         Product(tokens, width, hidden, 2 * size.layers),
@@ -70,29 +74,31 @@ class Products:
     """The arrays of all products, and the products. The results have their place: no memory is asked for in a step.
 
     in_cache: whether all products of one kind have the same operands.
-    of: products of another share of the batch, which have the same weights.
+    weights_of: products of another share of the batch, which have the same weights.
     """
 
-    def __init__(self, size: Size, batch: int, *, in_cache: bool = False, of: Products | None = None):
+    def __init__(self, size: Size, batch: int, *, in_cache: bool = False, weights_of: Products | None = None):
         generator = np.random.default_rng(1)
         self.prepared: list[tuple[np.ndarray, ...]] = []
         for product in products(size, batch):
-            # gradients are used at once, so all of one kind are written where the last one was
+            dy = generator.random(product.result, np.float32)  # gradients are used at once, so their places serve again
             gradients = [np.empty(shape, np.float32) for shape in (product.left, product.right)]
             for i in range(product.count):
+                if i == 0 or not (in_cache or i % product.uses):
+                    x = generator.random(product.left, np.float32)
                 if i == 0 or not in_cache:
-                    x, w = (generator.random(shape, np.float32) for shape in (product.left, product.right))
+                    w = generator.random(product.right, np.float32)
                     y = np.empty(product.result, np.float32)
-                if of is not None and product.stack == 1:
-                    w = of.prepared[len(self.prepared)][1]
-                self.prepared.append((x, w, y, *gradients))
+                if weights_of is not None and product.stack == 1:
+                    w = weights_of.prepared[len(self.prepared)][1]
+                self.prepared.append((x, w, y, dy, *gradients))
 
     def __call__(self) -> None:
-        for x, w, y, _, _ in self.prepared:
+        for x, w, y, *_ in self.prepared:
             np.matmul(x, w, out=y)
-        for x, w, y, dx, dw in reversed(self.prepared):
-            np.matmul(y, w.swapaxes(-1, -2), out=dx)
-            np.matmul(x.swapaxes(-1, -2), y, out=dw)
+        for x, w, _, dy, dx, dw in reversed(self.prepared):
+            np.matmul(dy, w.swapaxes(-1, -2), out=dx)
+            np.matmul(x.swapaxes(-1, -2), dy, out=dw)
 
 
 def measure_floor(size: Size, clocks: tuple[Clock, Clock], *, in_cache: bool = False) -> float:
@@ -107,7 +113,7 @@ def measure_floor(size: Size, clocks: tuple[Clock, Clock], *, in_cache: bool = F
 def _measure(size: Size, replicas: int, clock: Clock, in_cache: bool) -> float:
     share = size.batch // replicas
     parts = [Products(size, share, in_cache=in_cache)]
-    parts += [Products(size, share, in_cache=in_cache, of=parts[0]) for _ in range(1, replicas)]
+    parts += [Products(size, share, in_cache=in_cache, weights_of=parts[0]) for _ in range(1, replicas)]
     with (
         ThreadPoolExecutor(replicas) as threads,
         threadpool_limits(limits=1 if replicas > 1 else None, user_api="blas"),

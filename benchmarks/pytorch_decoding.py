@@ -19,7 +19,7 @@ from tinytransformer.transformer import BEGIN, END, PAD, Transformer
 from tinytransformer.translation import Search, Translator
 
 ALPHA = Search().alpha
-BATCH_TOKENS = 4096  # as in tinytransformer.translation
+BATCH_TOKENS = 4096  # source tokens decoded together, beam included: more make it no faster
 LONGEST = 2048  # positions, more than any translation here has
 
 
@@ -128,7 +128,7 @@ class Decoder:
 
     @torch.inference_mode()
     def translate(self, sources: Sequence[Sequence[int]], beam: int) -> list[list[int]]:
-        """Return the best translation of each source, in batches of about equal length, as `Translator` makes them."""
+        """Return the best translation of each source, in batches of about equal length."""
         found: list[list[int]] = [[] for _ in sources]
         todo = sorted(range(len(sources)), key=lambda i: len(sources[i]))
         while todo:

@@ -65,6 +65,14 @@ def test_large_logits_do_not_overflow():
     np.testing.assert_allclose(logs, [[-0.31326169, -1.31326169, -20_000.31326169]], rtol=1e-8)
 
 
+def test_a_view_of_an_embedding_is_copied_into_the_order_of_rows():
+    model = Projecting(5)
+    model.projection = lambda: np.arange(10.0).reshape(5, 2).T
+    candidates = Candidates(model, ())
+    assert candidates.projection.flags.c_contiguous
+    np.testing.assert_array_equal(candidates.projection, [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]])
+
+
 def test_rows_are_looked_at_in_blocks(monkeypatch):
     logits = np.random.default_rng(0).normal(size=(11, 50))
     whole = Candidates(Projecting(50), (3,)).best(logits, 5)
@@ -92,6 +100,14 @@ def test_continuations_are_the_best_of_all_rows(beam, count, vocabulary):
         assert len(set(zip(row[alive], token[alive], strict=True))) == alive.sum()
 
 
+def test_what_is_no_number_comes_last():
+    logits, totals = np.zeros((1, 3, 8)), np.array([[-1.0, -2.0, -3.0]])
+    logits[0, 0] = np.nan
+    rows, _, sums = Candidates(Projecting(8), ()).continuations(logits, totals, 2)
+    np.testing.assert_array_equal(rows, 1)
+    np.testing.assert_allclose(sums, -2 - np.log(8), rtol=1e-13)
+
+
 def test_rows_that_cannot_come_among_the_best_are_not_looked_at():
     """Here the first row of both sentences has two continuations above all that the others have already."""
     logits = np.zeros((2, 4, 8))
@@ -109,7 +125,8 @@ def test_a_device_that_waits_for_calls_is_asked_once(monkeypatch):
     candidates = Noting(Projecting(20), ())
     expected = candidates.continuations(logits, totals, 4)
     candidates.rows.clear()
-    monkeypatch.setattr(candidates, "at_once", module.sys.maxsize)
+    monkeypatch.setattr(candidates, "on_cpu", False)
+    assert candidates.parts(1_000_000_000) == [slice(0, 1_000_000_000)]
     for one, other in zip(expected, candidates.continuations(logits, totals, 4), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-14)
     assert candidates.rows == [12]

@@ -256,9 +256,10 @@ SEARCHES = {
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
-def test_a_search_finds_what_it_finds_on_the_cpu(make_model, corpus, search):
+@pytest.mark.parametrize("vocabulary", [12, 150])  # the larger is looked through in groups
+def test_a_search_finds_what_it_finds_on_the_cpu(make_model, corpus, search, vocabulary):
     sources = [source for source, _ in corpus.pairs[:6]]
-    here, there = (search(make_model(12, device=device), sources, [9] * 6) for device in ("cpu", "cuda"))
+    here, there = (search(make_model(vocabulary, device=device), sources, [9] * 6) for device in ("cpu", "cuda"))
     flat = [[h if isinstance(h, list) else [h] for h in found] for found in (here, there)]
     for one, other in zip(*([h for row in found for h in row] for found in flat), strict=True):
         assert (one.ids, one.finished) == (other.ids, other.finished)

@@ -178,6 +178,23 @@ def test_at_or_below_the_limit_not_a_bit_changes(limit):
     np.testing.assert_array_equal(gradient, [3, 0, -4])
 
 
+def test_a_scale_is_that_of_the_gradient():
+    moments = []
+    for factor, scale in ((1.0, 0.125), (0.125, 1.0)):
+        model = Two()
+        adam = Adam(model.parameters)
+        model.parameters.grad[...] = factor * gradients(model.parameters.data.size)[0]
+        adam.update(1e-3, scale=scale)
+        moments.append((adam.m, adam.v))
+    np.testing.assert_array_equal(*moments)
+    assert np.any(moments[0][0])
+
+
+def test_a_step_leaves_zeros_as_the_gradient():
+    model, _ = run_adam({})
+    np.testing.assert_array_equal(model.parameters.grad, 0)
+
+
 def test_a_zero_gradient_stays_zero():
     gradient = np.zeros(3, dtype=np.float32)
     assert clipped(gradient, 1.0) == 0

@@ -99,6 +99,17 @@ def test_threads_and_processes_give_the_same_bits(make_model, corpus, monkeypatc
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_gradient_from_before_has_no_part_in_a_training(make_model, corpus, replicas):
+    options, found = replace(OPTIONS, replicas=replicas), []
+    for left in (0.0, 1.0):
+        model = make_model(12)
+        model.parameters.grad[...] = left
+        train(model, corpus, options)
+        found.append(model.parameters.data.tobytes())
+    assert found[0] == found[1]
+
+
 def test_accumulating_is_training_with_larger_batches(make_model):
     """Sentences of one length, without dropout: two batches of five an update, or one of ten."""
     lines = [np.random.default_rng(i).integers(4, 12, 5).tolist() for i in range(10)]
@@ -197,15 +208,15 @@ def test_a_loss_that_is_not_finite_ends_the_training(make_model, corpus, monkeyp
 
 
 def test_gradients_are_clipped(make_model, corpus, monkeypatch):
-    norms, update = [], training.Adam.update
+    norms, begin_step = [], training.Adam.begin_step
 
-    def spy(self, rate, sound=None):
-        norms.append(np.linalg.norm(self.parameters.grad))
-        update(self, rate, sound)
+    def spy(self, rate, scale, sound):
+        norms.append(np.linalg.norm(self.parameters.grad * scale))
+        return begin_step(self, rate, scale, sound)
 
-    monkeypatch.setattr(training.Adam, "update", spy)
+    monkeypatch.setattr(training.Adam, "begin_step", spy)
     trained(make_model, corpus, replace(OPTIONS, clip=0.01), dtype=np.float64)
-    np.testing.assert_allclose(norms, 0.01, rtol=1e-9)
+    np.testing.assert_allclose(norms, [0.01] * OPTIONS.steps, rtol=1e-9)
 
 
 @pytest.mark.parametrize(("every", "steps"), [(2, [2, 4, 6]), (4, [4, 6]), (100, [6])])

@@ -129,8 +129,12 @@ def sample(
     """
 
     def draw(candidates: Candidates, features: Array, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        xp = array_module(features)
-        logits, norms = candidates.logits(features)
+        drawn = [draw_for(live[part], *candidates.logits(features[part])) for part in candidates.parts(len(live))]
+        tokens, logs = zip(*drawn, strict=True)
+        return np.concatenate(tokens), np.concatenate(logs)
+
+    def draw_for(live: np.ndarray, logits: Array, norms: Array) -> tuple[np.ndarray, np.ndarray]:
+        xp = array_module(logits)
         ranking = xp.argsort(-logits, axis=-1, kind="stable")[:, : sampling.top_k]
         logs = xp.take_along_axis(logits, ranking, axis=-1).astype(xp.float64)
         chances = xp.exp((logs - logs[:, :1]) / sampling.temperature)

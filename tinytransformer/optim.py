@@ -13,8 +13,8 @@ from tinytransformer.backend import Array, array_module
 from tinytransformer.module import FlatParameters
 from tinytransformer.timing import timed
 
-# Elements per pass over the flat vectors, on a CPU: the pieces of all four arrays stay in a core's second-level cache,
-# so the step waits once for memory, not once for each of its ten lines.
+# Elements per pass over the flat vectors, on a CPU: the pieces of all four, and what is computed from them, stay in a
+# core's second-level cache, so the step waits once for memory, not once for each of its lines.
 CHUNK = 1 << 15
 
 

@@ -194,13 +194,21 @@ def _upstream_gradient(root: Tensor, gradient: Array | None) -> Array:
 def _common_dtype(name: str, arrays: list[Any]) -> np.dtype | None:
     """Return the floating dtype that all arrays share; None if there is no array."""
     # Python numbers are weak: they take the dtype of the array beside them, so they do not count.
-    dtypes = []
+    common: np.dtype | None = None
     for x in arrays:
-        if hasattr(x, "dtype"):
-            dtypes.append(x.dtype)
-        elif not (x is None or isinstance(x, int | float)):
-            raise TypeError(f"{name}: inputs are Tensors, arrays or numbers, got {type(x).__name__}")
-    if len(set(dtypes)) > 1 or any(dtype.kind != "f" for dtype in dtypes):
-        found = ", ".join(map(str, dtypes))
-        raise TypeError(f"{name}: inputs must share one floating dtype, got {found}")
-    return dtypes[0] if dtypes else None
+        dtype = getattr(x, "dtype", None)
+        if dtype is None:
+            if not (x is None or isinstance(x, int | float)):
+                raise TypeError(f"{name}: inputs are Tensors, arrays or numbers, got {type(x).__name__}")
+        elif common is None:
+            common = dtype
+        elif dtype is not common and dtype != common:
+            raise _mixed(name, arrays)
+    if common is not None and common.kind != "f":
+        raise _mixed(name, arrays)
+    return common
+
+
+def _mixed(name: str, arrays: list[Any]) -> TypeError:
+    found = ", ".join(str(x.dtype) for x in arrays if hasattr(x, "dtype"))
+    return TypeError(f"{name}: inputs must share one floating dtype, got {found}")

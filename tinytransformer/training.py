@@ -150,6 +150,7 @@ class Replicas:
     def gradient(self, parts: list[Batch], tokens: int, step: int) -> Array:
         """Leave the gradient of the mean loss over `parts` in the first model; return that loss, of shape ().
 
+        All gradients are zero before: `update` leaves them so.
         tokens: how many target tokens `parts` hold together.
         """
         count = len(self.models)
@@ -173,7 +174,7 @@ class Replicas:
         return getattr(self, task)(i, *arguments)
 
     def _gradient(self, i: int, shares: list[Batch | None], tokens: int, step: int) -> Array:
-        """Leave the gradient of these shares in model i; return their loss. A batch of few sentences may have none."""
+        """Add the gradient of these shares to that of model i; return their loss. A small batch leaves some none."""
         model, generator = self.models[i], generator_for(self.options.seed, DROPOUT, step, i)
         smoothing = self.options.label_smoothing
         return sum(add_gradient(model, share, tokens, smoothing, generator) for share in shares if share is not None)
@@ -181,7 +182,7 @@ class Replicas:
     def _add_up(self, i: int) -> None:
         """Add the gradients of all other models to that of the first, in slice i, and leave zeros in their place."""
         first, *others = (model.parameters.grad for model in self.models)
-        for part in self.optimizer.pieces(*self.slices[i]) if others else ():
+        for part in self.optimizer.pieces(*self.slices[i]):
             for other in others:
                 first[part] += other[part]
                 other[part] = 0

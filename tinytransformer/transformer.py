@@ -289,8 +289,8 @@ class Transformer(Module):
         return self.output(features)
 
     def projection(self) -> Array:
-        """Return a copy of the matrix of `project`, (D, V), in the order in which BLAS reads it fastest."""
-        return (self.decoder.embedding.table.data.T if self.output is None else self.output.weight.data).copy()
+        """Return the matrix of `project`, (D, V): a view of parameters."""
+        return self.decoder.embedding.table.data.T if self.output is None else self.output.weight.data
 
     def new_cache(self) -> list[BlockCache]:
         """Return an empty cache for decoding one batch token by token."""

@@ -21,7 +21,7 @@ from tinytransformer.transformer import Transformer
 from tinytransformer.workers import hire
 
 BATCH_TOKENS = 12288  # decoded together, padding included: of a source once, and once for each row of its beam
-WORTH_A_CORE = 4096  # source tokens that are worth a process of their own, beam included
+WORTH_A_CORE = 2048  # source tokens that are worth a process of their own, beam included
 MOST = 1 << 16  # tokens of a line in any case: a model that never ends a translation would not end either
 LONGEST = 1024  # tokens of a line, END included, where positions set no end: attention takes memory in their square
 
@@ -91,7 +91,7 @@ class Translator:
         todo = sorted((i for i, line in enumerate(lines) if line.strip()), key=lambda i: -len(sources[i]))
         # The products of single positions are too small to share among cores, so each core has sentences of its own.
         tokens = search.beam * sum(len(sources[i]) + 1 for i in todo)
-        count = max(1, min(cores(self.model.parameters.data), math.ceil(tokens / WORTH_A_CORE)))
+        count = max(1, min(cores(self.model.parameters.data), len(todo), tokens // WORTH_A_CORE))
         groups = [_batches(todo[i::count], sources, BATCH_TOKENS // (1 + search.beam)) for i in range(count)]
         ended = threading.Event()
 

@@ -54,28 +54,30 @@ def test_the_products_are_computed(size):
     """Of every product x @ w = y also dy @ w^T and x^T @ dy, where dy is y."""
     work = Products(size, size.batch)
     work()
-    last = {id(dx): (x, w, y, dx, dw) for x, w, y, dx, dw in reversed(work.prepared)}  # of each kind
+    last = {id(arrays[-1]): arrays for arrays in reversed(work.prepared)}  # of each kind
     assert len(last) == len(products(size, size.batch))
-    for x, w, y, dx, dw in last.values():
-        np.testing.assert_allclose(dx, y @ w.swapaxes(-1, -2), rtol=1e-5)
-        np.testing.assert_allclose(dw, x.swapaxes(-1, -2) @ y, rtol=1e-5)
-    for x, w, y, _, _ in work.prepared:
+    for x, w, _, dy, dx, dw in last.values():
+        np.testing.assert_allclose(dx, dy @ w.swapaxes(-1, -2), rtol=1e-5)
+        np.testing.assert_allclose(dw, x.swapaxes(-1, -2) @ dy, rtol=1e-5)
+    for x, w, y, *_ in work.prepared:
         np.testing.assert_allclose(y, x @ w, rtol=1e-5)
 
 
 def test_products_have_operands_of_their_own_unless_they_are_to_stay_in_the_cache(size):
-    for in_cache, different in ((False, sum(p.count for p in products(size, 2))), (True, len(products(size, 2)))):
+    kinds = products(size, 2)
+    for in_cache in (False, True):
         work = Products(size, 2, in_cache=in_cache)
-        assert len(work.prepared) == sum(p.count for p in products(size, 2))
-        for operand in zip(*[arrays[:3] for arrays in work.prepared], strict=True):
-            assert len({id(x) for x in operand}) == different
+        assert len(work.prepared) == sum(p.count for p in kinds)
+        inputs, weights, results = (len({id(arrays[i]) for arrays in work.prepared}) for i in range(3))
+        assert weights == results == (len(kinds) if in_cache else sum(p.count for p in kinds))
+        assert inputs == (len(kinds) if in_cache else sum(p.count // p.uses for p in kinds))
 
 
 def test_shares_of_a_batch_have_the_same_weights(size):
     """And inputs of their own; in attention both operands are."""
     whole = [product for product in products(size, 2) for _ in range(product.count)]
     one = Products(size, 2)
-    for product, ours, theirs in zip(whole, one.prepared, Products(size, 2, of=one).prepared, strict=True):
+    for product, ours, theirs in zip(whole, one.prepared, Products(size, 2, weights_of=one).prepared, strict=True):
         assert theirs[0] is not ours[0]
         assert (theirs[1] is ours[1]) == (product.stack == 1)
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from tinytransformer.backend import Array, array_module
 
-SHORT = 64  # elements of a row
+SHORT = 64  # the longest rows whose maxima are taken column by column,
+MANY = 16  # where there are so many times as many rows as columns
 
 
 def sum_to_last(x: Array) -> Array:
@@ -40,11 +41,12 @@ def max_last(x: Array) -> Array:
     """Take the largest over the last axis, and keep it: (..., d) -> (..., 1)."""
     if array_module(x) is not np:
         return x.max(axis=-1, keepdims=True)
-    if x.shape[-1] > SHORT:
-        rows = np.arange(0, x.size, x.shape[-1])
-        return np.maximum.reduceat(x.reshape(-1), rows).reshape(*x.shape[:-1], 1)
+    d = x.shape[-1]
+    if d > SHORT or x.size < MANY * d * d:
+        starts = np.arange(0, x.size, d)
+        return np.maximum.reduceat(x.reshape(-1), starts).reshape(*x.shape[:-1], 1)  # begins a row faster than `max`
     largest = x[..., 0].copy()
-    for i in range(1, x.shape[-1]):  # a column at a time: NumPy takes longer to begin a short row than to read it
+    for i in range(1, d):  # a column at a time: NumPy takes longer to begin a short row than to read it
         np.maximum(largest, x[..., i], out=largest)
     return largest[..., None]
 
