@@ -71,8 +71,8 @@ class Candidates:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the best `count` continuations of each sentence, best first: their row, token and log-probability.
 
-        A sentence has K rows, its beginnings, the best first. Since every token lowers ln p, a row that is no
-        better than `count` continuations of those before it is passed over on a CPU: in practice one row of six.
+        A sentence has K rows, its beginnings, the best first. Since every token lowers ln p, a row that is no better
+        than `count` continuations of those before it is passed over on a CPU: in practice one row of six.
 
         features: (S, K, D). totals: log-probabilities of the beginnings, (S, K). Returns three arrays (S, count).
         """
@@ -84,11 +84,9 @@ class Candidates:
             sentence, row = np.nonzero(totals[:, first : first + together] > to_beat)
             if len(row):
                 found, logs = self.best(features[xp.asarray(sentence), xp.asarray(row + first)], count)
+                logs = totals[sentence, row + first, None] + logs
                 place = sentence[:, None], row[:, None] + first, np.arange(found.shape[1])
-                tokens[place] = found
-                sums[place] = np.fmax(
-                    totals[sentence, row + first, None] + logs, -np.inf
-                )  # what is no number comes last
+                tokens[place], sums[place] = found, np.fmax(logs, -np.inf)  # what is no number comes last
         token, total = tokens.reshape(sentences, -1), sums.reshape(sentences, -1)
         order = np.argsort(-total, axis=1, kind="stable")[:, :count]  # equal ones in the order of their rows
         return order // count, np.take_along_axis(token, order, axis=1), np.take_along_axis(total, order, axis=1)
