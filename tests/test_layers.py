@@ -20,7 +20,7 @@ from tinytransformer.layers import (
     SinusoidalPositions,
     sinusoidal_table,
 )
-from tinytransformer.ops import attention, blockwise_attention, dropout, gelu, relu
+from tinytransformer.ops import blockwise_attention, dropout, gelu, relu
 from tinytransformer.tape import no_grad
 from tinytransformer.tensor import Tensor
 
@@ -296,11 +296,3 @@ def test_a_block_takes_a_memory_exactly_if_it_attends_to_one():
         with pytest.raises(ValueError, match=r"^a block takes a memory exactly if it has cross-attention$"):
             block(x, wrong)
         assert block(x, memory if cross else None).shape == x.shape
-
-
-def test_heads_are_laid_out_as_they_are_merged():
-    """Of each position side by side, forward and backward, so that neither way copies anything."""
-    query, key, value = (np.random.default_rng(i).normal(size=(2, 3, 5, 4)) for i in range(3))
-    heads, backward = attention.plain(query, key, value)
-    for x in (heads, *backward(np.ones_like(heads))):
-        assert x.swapaxes(1, 2).flags.c_contiguous
