@@ -34,7 +34,7 @@ def sum_of_products(x: Array, y: Array) -> Array:
     """Sum x * y over the last axis, and keep it: (..., d), (..., d) -> (..., 1)."""
     if array_module(x) is not np:
         return (x * y).sum(axis=-1, keepdims=True)
-    # This never makes the array x * y. Neither does vecdot, and faster, but in NumPy 2.0 its last bits differ by chance.
+    # This never makes the array x * y. Nor does vecdot, which is faster, but NumPy 2.0 gives other last bits by chance.
     return np.einsum("...d,...d->...", x, y)[..., None]
 
 
