@@ -16,7 +16,7 @@ from tinytransformer.data import pad
 from tinytransformer.decoding import length_penalty
 from tinytransformer.layers import sinusoidal_table
 from tinytransformer.transformer import BEGIN, END, PAD, Transformer
-from tinytransformer.translation import Search, Translator
+from tinytransformer.translation import Search, Translator, divide
 
 ALPHA = Search().alpha
 BATCH_TOKENS = 4096  # source tokens decoded together, beam included: more make it no faster
@@ -130,10 +130,8 @@ class Decoder:
     def translate(self, sources: Sequence[Sequence[int]], beam: int) -> list[list[int]]:
         """Return the best translation of each source, in batches of about equal length."""
         found: list[list[int]] = [[] for _ in sources]
-        todo = sorted(range(len(sources)), key=lambda i: len(sources[i]))
-        while todo:
-            size = max(1, BATCH_TOKENS // ((len(sources[todo[-1]]) + 1) * beam))
-            todo, batch = todo[:-size], todo[-size:]
+        order = sorted(range(len(sources)), key=lambda i: -len(sources[i]))
+        for batch in divide(order, sources, BATCH_TOKENS // beam):
             search = _Search(self, [sources[i] for i in batch], beam)
             for i, ids in zip(batch, search.greedy() if beam == 1 else search.beam_search(), strict=True):
                 found[i] = ids

@@ -182,8 +182,8 @@ class Replicas:
     def _add_up(self, i: int) -> None:
         """Add the gradients of all other models to that of the first, in slice i, and leave zeros in their place."""
         first, *others = (model.parameters.grad for model in self.models)
-        for part in self.optimizer.pieces(*self.slices[i]):
-            for other in others:
+        for other in others:
+            for part in self.optimizer.pieces(*self.slices[i]):
                 first[part] += other[part]
                 other[part] = 0
 

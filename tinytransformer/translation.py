@@ -92,7 +92,7 @@ class Translator:
         # The products of single positions are too small to share among cores, so each core has sentences of its own.
         tokens = search.beam * sum(len(sources[i]) + 1 for i in todo)
         count = max(1, min(cores(self.model.parameters.data), len(todo), tokens // WORTH_A_CORE))
-        groups = [_batches(todo[i::count], sources, BATCH_TOKENS // (1 + search.beam)) for i in range(count)]
+        groups = [divide(todo[i::count], sources, BATCH_TOKENS // (1 + search.beam)) for i in range(count)]
         ended = threading.Event()
 
         def search_all(group: list[list[int]]) -> list[list[Hypothesis]]:
@@ -136,7 +136,7 @@ class Translator:
         return math.ceil(self.length_ratio * length) + 10
 
 
-def _batches(order: list[int], sources: list[list[int]], most: int) -> list[list[int]]:
+def divide(order: list[int], sources: Sequence[Sequence[int]], most: int) -> list[list[int]]:
     """Divide sources, whose numbers are given with the longest first, into batches of at most `most` tokens."""
     batches = []
     while order:
