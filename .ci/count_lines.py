@@ -13,7 +13,7 @@ import sys
 import tokenize
 from pathlib import Path
 
-CORE = ["backend.py", "timing.py", "tape.py", "tensor.py", "ops", "module.py", "layers.py", "optim.py"]
+CORE = ["backend.py", "timing.py", "tape.py", "tensor.py", "ops", "module.py", "layers.py", "cache.py", "optim.py"]
 MOST_CODE, MOST_LINES = 1500, 300
 ROOT = Path(__file__).parent.parent
 

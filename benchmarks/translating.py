@@ -32,37 +32,33 @@ class WithoutCache(Transformer):
     def __init__(self, model: Transformer):
         vars(self).update(vars(model))
 
-    def new_cache(self) -> Any:
-        return [Prefix()]
+    def new_cache(self, sentences: int) -> Any:
+        return Beginnings(sentences)
 
     def decode(self, target: Array, memory: Tensor, memory_mask: Array, *, cache: Any = None, **options: Any) -> Tensor:
-        """(B, 1) of the newest ids -> the features of their position, (B, 1, D)"""
-        ids = cache[0].extend(target)
-        return Tensor(super().decode(ids, memory, memory_mask).data[:, -1:])
+        """(S, K) of the newest ids -> the features of their positions, (S, K, D)"""
+        ids = cache.extend(target)
+        sentences, beginnings, length = ids.shape
+        each = Tensor(np.repeat(memory.data, beginnings, axis=0)), np.repeat(memory_mask, beginnings, axis=0)
+        features = super().decode(ids.reshape(-1, length), *each).data[:, -1]
+        return Tensor(features.reshape(sentences, beginnings, -1))
 
 
-class Prefix:
-    """Stands in the place of a `layers.BlockCache`, and holds the ids themselves instead of keys and values."""
+class Beginnings:
+    """Stands in the place of a `cache.DecoderCache`, and holds the ids themselves instead of keys and values."""
 
-    def __init__(self) -> None:
-        self.ids: np.ndarray | None = None
-        self.self_attention = self
-        self.cross_attention = Nothing()
+    def __init__(self, sentences: int) -> None:
+        self.ids = np.zeros((sentences, 1, 0), dtype=int)
 
     def extend(self, ids: np.ndarray) -> np.ndarray:
-        self.ids = ids if self.ids is None else np.concatenate([self.ids, ids], axis=1)
+        self.ids = np.concatenate([self.ids, ids[..., None]], axis=2)
         return self.ids
 
-    def select(self, rows: np.ndarray) -> None:
-        if self.ids is not None:
-            self.ids = self.ids[rows]
+    def follow(self, parents: np.ndarray) -> None:
+        self.ids = np.take_along_axis(self.ids, parents[..., None], axis=1)
 
-
-class Nothing:
-    """What is kept of the memory, of which there is nothing to select."""
-
-    def select(self, rows: np.ndarray) -> None:
-        pass
+    def keep(self, order: np.ndarray) -> None:
+        self.ids = self.ids[order]
 
 
 def prepare(contender: str, translator: Translator, beam: int) -> Callable[[list[str]], list[str]]:

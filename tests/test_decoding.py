@@ -60,9 +60,9 @@ def decoded(model, monkeypatch):
     """Return a list that every step of decoding extends: by the shape of what it is given, its position, the result."""
     steps, decode = [], model.decode
 
-    def spy(target, *args, first, **options):
-        output = decode(target, *args, first=first, **options)
-        steps.append((target.shape, first, output))
+    def spy(target, *args, cache):
+        position, output = cache.tree.length, decode(target, *args, cache=cache)
+        steps.append((target.shape, position, output))
         return output
 
     monkeypatch.setattr(model, "decode", spy)
@@ -82,7 +82,7 @@ def steps_needed(model, source, limit, count, alpha):
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
 def test_a_search_ends_as_soon_as_no_beginning_can_come_among_the_best(make_model, monkeypatch, count, alpha):
-    """Each sentence of a batch by its own limit: it is in as many steps as it must be, with three rows."""
+    """Each sentence of a batch by its own limit: it is in as many steps as it must be."""
     limits, early = [20, 4, 9, 3, 15], 0
     for seed in range(4):
         model = make_model(V, seed=seed)
@@ -90,8 +90,8 @@ def test_a_search_ends_as_soon_as_no_beginning_can_come_among_the_best(make_mode
         steps = decoded(model, monkeypatch)
         beam_search(model, SOURCES, limits, beam=3, count=count, forbidden=SPECIAL, alpha=alpha)
         monkeypatch.undo()
-        rows = [shape[0] for shape, _, _ in steps]
-        assert rows == [5] + [sum(3 for n in needed if n > done) for done in range(1, max(needed))]
+        sentences = [shape[0] for shape, _, _ in steps]
+        assert sentences == [sum(n > done for n in needed) for done in range(max(needed))]
         early += sum(n < limit for n, limit in zip(needed, limits, strict=True))
     assert early > 4
 
@@ -233,10 +233,10 @@ def test_every_step_computes_one_position(make_model, monkeypatch):
     beam_search(model, SOURCES, [4] * 5, beam=2, forbidden=(END,))
     assert [step[:2] for step in steps] == [
         ((5, 1), 0),
-        ((10, 1), 1),
-        ((10, 1), 2),
-        ((10, 1), 3),
-    ]  # one row for each sentence, then the beam
+        ((5, 2), 1),
+        ((5, 2), 2),
+        ((5, 2), 3),
+    ]  # one beginning of each sentence, then the beam
 
 
 def random_sources(count):

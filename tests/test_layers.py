@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from tinytransformer import layers
+from tinytransformer.cache import AttentionCache, DecoderCache, Tree
 from tinytransformer.layers import (
     ACTIVATIONS,
-    AttentionCache,
     Block,
-    BlockCache,
     Embedding,
     FeedForward,
     LayerNorm,
@@ -207,14 +206,13 @@ def test_long_sequences_are_attended_to_block_by_block(monkeypatch):
         assert len(used) == times
 
 
-@pytest.mark.parametrize("steps", [[1] * 6, [4, 1, 1], [2, 3, 1], [6]], ids=str)
-def test_self_attention_with_a_cache_is_the_causal_pass(steps):
-    """One position at a time, or several: the cache holds the past."""
-    layer, x, cache, parts = randomised(MultiHeadAttention(D, H, 0.0, rng())), normal(2, 6, D), AttentionCache(), []
-    for stop in np.cumsum(steps).tolist():
-        first = sum(part.shape[1] for part in parts)
-        parts.append(layer(Tensor(x.data[:, first:stop]), causal=True, cache=cache).data)
-        assert cache.key.shape == cache.value.shape == (2, H, stop, D // H)
+def test_self_attention_with_a_cache_is_the_causal_pass():
+    """One position at a time: the cache holds the past."""
+    layer, x, tree, parts = randomised(MultiHeadAttention(D, H, 0.0, rng())), normal(2, 6, D), Tree(2), []
+    cache = AttentionCache(tree)
+    for t in range(6):
+        tree.grow()
+        parts.append(layer(Tensor(x.data[:, t : t + 1]), cache=cache).data)
     close(np.concatenate(parts, axis=1), layer(x, causal=True))
 
 
@@ -229,19 +227,20 @@ def test_cross_attention_with_a_cache_looks_at_the_memory_once():
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])
-def test_a_block_with_a_cache_decodes_token_by_token_and_selects_rows(pre_norm):
-    """After three tokens the batch is reordered, with one row twice; what follows is the past of those rows."""
+def test_a_block_with_a_cache_decodes_token_by_token(pre_norm):
+    """After three tokens the sentences change places, after five one leaves; what follows is the past of each."""
     block = randomised(Block(D, 20, H, rng(), cross_attention=True, pre_norm=pre_norm, activation="gelu"))
-    x, memory, rows, cache = normal(2, 6, D), normal(2, 5, D, seed=4), np.array([1, 0, 1]), BlockCache()
-    cache.select(rows)  # an empty cache has no rows to select
+    x, memory, cache, kept = normal(2, 6, D), normal(2, 5, D, seed=4), DecoderCache(1, 2), np.arange(2)
     with no_grad():
         full = block(x, memory, memory_mask=KEYS, causal=True).data
         for t in range(6):
-            if t == 3:
-                cache.select(rows)
-            kept = rows if t >= 3 else np.arange(2)
+            if t in (3, 5):
+                order = np.array([1, 0] if t == 3 else [1])
+                cache.keep(order)
+                kept = kept[order]
+            mask = cache.grow(np)
             token, seen = Tensor(x.data[kept, t : t + 1]), Tensor(memory.data[kept])
-            y = block(token, seen, memory_mask=KEYS[kept], causal=True, cache=cache)
+            y = block(token, seen, mask=mask, memory_mask=KEYS[kept], cache=cache.blocks[0])
             close(y, full[kept, t : t + 1])
 
 

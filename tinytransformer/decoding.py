@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinytransformer.backend import Array, array_module, to_host
+from tinytransformer.cache import keep_rows
 from tinytransformer.candidates import Candidates
 from tinytransformer.data import pad
-from tinytransformer.layers import BlockCache
 from tinytransformer.tape import no_grad
 from tinytransformer.tensor import Tensor
 from tinytransformer.transformer import BEGIN, END, Transformer
@@ -49,30 +49,26 @@ class _State:
         self.model = model
         self.memory, self.mask = model.encode(model.place_source(pad([[*source, END] for source in sources])))
         self.candidates = Candidates(model, forbidden)
-        self.cache: list[BlockCache] = model.new_cache()
+        self.cache = model.new_cache(len(sources))
         self.length = 0
 
     def step(self, tokens: np.ndarray) -> Array:
-        """Feed one more token per row, (rows,); return the features that the next are told from, (rows, D)."""
+        """Feed the newest tokens, (S, K); return the features that the next are told from, (S, K, D)."""
         xp = array_module(self.memory.data)
-        features = self.model.decode(
-            xp.asarray(tokens)[:, None], self.memory, self.mask, first=self.length, cache=self.cache
-        )
         self.length += 1
-        return features.data[:, 0]
+        return self.model.decode(xp.asarray(tokens), self.memory, self.mask, cache=self.cache).data
 
-    def select(self, rows: np.ndarray, *, sentences: np.ndarray | None = None) -> None:
-        """Continue with these rows, in this order; `sentences` are the remaining ones if some have ended."""
-        xp = array_module(self.memory.data)
-        going_on = xp.asarray(rows)
-        for block in self.cache:
-            block.self_attention.select(going_on)
-        if sentences is None:
-            return  # all rows of one sentence share its memory, so it stays in place
-        kept = xp.asarray(sentences)
-        for block in self.cache:
-            block.cross_attention.select(kept)
-        self.memory, self.mask = Tensor(self.memory.data[kept]), self.mask[kept]
+    def keep(self, staying: np.ndarray) -> np.ndarray:
+        """Go on with some sentences, (S,) of bool; return where each of them stood before.
+
+        The last ones take the places of those that leave: so that few have to move.
+        """
+        count = np.count_nonzero(staying)
+        order = np.arange(count)
+        order[~staying[:count]] = count + np.flatnonzero(staying[count:])
+        self.cache.keep(order)
+        self.memory, self.mask = Tensor(keep_rows(self.memory.data, order)), keep_rows(self.mask, order)
+        return order
 
 
 def greedy(
@@ -167,15 +163,14 @@ def _token_by_token(
         live = np.arange(len(sources))  # which sentence each row of the batch decodes
         tokens = np.full(len(sources), BEGIN)
         while len(live):
-            tokens, logs = choose(state.candidates, state.step(tokens), live)
+            tokens, logs = choose(state.candidates, state.step(tokens[:, None])[:, 0], live)
             totals[live] += logs
             for sentence, newest in zip(live.tolist(), tokens.tolist(), strict=True):
                 chosen[sentence].append(newest)
             ended = (tokens == END) | (at_most[live] <= state.length)
             if ended.any():
-                stay = np.flatnonzero(~ended)
-                state.select(stay, sentences=stay)
-                live, tokens = live[stay], tokens[stay]
+                order = state.keep(~ended)
+                live, tokens = live[order], tokens[order]
     return [_hypothesis(ids, total, alpha) for ids, total in zip(chosen, totals.tolist(), strict=True)]
 
 
@@ -212,23 +207,22 @@ def beam_search(
     with no_grad():
         state = _State(model, sources, forbidden)
         live = np.arange(len(sources))  # which sentence each group of rows decodes
-        totals = np.zeros((len(sources), 1))  # every sentence begins with one row, of no tokens
-        history, tokens = np.zeros((len(sources), 1, 0), dtype=int), np.full(len(sources), BEGIN)
+        totals = np.zeros((len(sources), 1))  # every sentence begins with one beginning, of no tokens
+        history, tokens = np.zeros((len(sources), 1, 0), dtype=int), np.full((len(sources), 1), BEGIN)
         while len(live):
-            rows = np.arange(len(tokens)).reshape(len(live), -1)
-            features = state.step(tokens).reshape(*totals.shape, -1)
-            parent, token, totals = state.candidates.continuations(features, totals, beam)
+            parent, token, totals = state.candidates.continuations(state.step(tokens), totals, beam)
+            state.cache.follow(parent)
             history = np.concatenate([np.take_along_axis(history, parent[..., None], 1), token[..., None]], axis=2)
             ended = (token == END) | (at_most[live] <= state.length)[:, None]
             of_live = [found[i] for i in live.tolist()]
             _set_aside(of_live, history, np.where(ended, totals, -np.inf), count, alpha)
-            totals[ended] = -np.inf  # they lead no further
-            to_beat = [h[-1].score if len(h) == count else -np.inf for h in of_live]
-            stay = np.flatnonzero(totals.max(axis=1) / penalties[live] > to_beat)
-            going_on = np.take_along_axis(rows, parent, axis=1)[stay].reshape(-1)
-            state.select(going_on, sentences=stay if len(stay) < len(live) else None)
-            live, totals, history = live[stay], totals[stay], history[stay]
-            tokens = history[:, :, -1].reshape(-1)
+            to_beat = np.array([h[-1].score if len(h) == count else -np.inf for h in of_live])
+            totals[ended | (totals <= (to_beat * penalties[live])[:, None])] = -np.inf  # these lead no further
+            staying = totals.max(axis=1) > -np.inf
+            if not staying.all():
+                order = state.keep(staying)
+                live, totals, history = live[order], totals[order], history[order]
+            tokens = history[:, :, -1]
     return found
 
 

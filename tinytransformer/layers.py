@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinytransformer.backend import Array, array_module
+from tinytransformer.cache import AttentionCache, BlockCache
 from tinytransformer.module import Module, Parameter
 from tinytransformer.ops import attention, dropout, embedding, gelu, layer_norm, linear, relu, reshape, transpose
 from tinytransformer.ops.blockwise import LONG, blockwise_attention
@@ -116,31 +117,6 @@ def sinusoidal_table(length: int, width: int) -> np.ndarray:
     return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(length, width)
 
 
-class AttentionCache:
-    """The keys and values of the positions decoded so far, so that each is computed once. (B, H, T, D / H)
-
-    For decoding alone: no gradient flows through what it holds.
-    """
-
-    def __init__(self) -> None:
-        self.key: Tensor | None = None
-        self.value: Tensor | None = None
-
-    def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the keys and values of new positions; return those of all positions."""
-        if self.key is not None and self.value is not None:
-            xp = array_module(key.data)
-            key = Tensor(xp.concatenate([self.key.data, key.data], axis=2))
-            value = Tensor(xp.concatenate([self.value.data, value.data], axis=2))
-        self.key, self.value = key, value
-        return key, value
-
-    def select(self, rows: Array) -> None:
-        """Keep these rows of the batch, in this order; a row may be named several times."""
-        if self.key is not None and self.value is not None:
-            self.key, self.value = Tensor(self.key.data[rows]), Tensor(self.value.data[rows])
-
-
 class MultiHeadAttention(Module):
     """Attention in H subspaces at once, and a projection of what they found, side by side.
 
@@ -171,18 +147,14 @@ class MultiHeadAttention(Module):
     ) -> Tensor:
         """(B, T, D) -> (B, T, D)
 
-        memory: what keys and values are made from, (B, T_key, D); x itself if None (self-attention). It may have fewer
-            rows than x: then as many rows of x after each other, the hypotheses of one sentence, ask one row of it.
+        memory: what keys and values are made from, (B, T_key, D); x itself if None (self-attention).
         mask, causal: as in `ops.attention`.
-        cache: in self-attention it holds the positions before x and is extended by those of x; in
+        cache: in self-attention it holds the tokens before x and is extended by those of x; in
             cross-attention it holds the keys and values of the memory after the first call.
         """
-        shape = x.shape
-        if memory is not None and memory.shape[0] < shape[0]:
-            x = reshape(x, shape=(memory.shape[0], -1, shape[2]))  # to attention, so many queries at one place
         query = self._split(self.query(x))
-        if memory is not None and cache is not None and cache.key is not None:
-            key, value = cache.key, cache.value
+        if memory is not None and cache is not None and cache.key is not None and cache.value is not None:
+            key, value = Tensor(cache.key), Tensor(cache.value)
         else:
             source = x if memory is None else memory
             key, value = self._split(self.key(source)), self._split(self.value(source))
@@ -192,7 +164,7 @@ class MultiHeadAttention(Module):
         heads = attend(
             query, key, value, mask=mask, causal=causal, rate=self.rate, generator=generator
         )  # (B, H, T, D / H)
-        return self.output(reshape(transpose(heads, axes=(0, 2, 1, 3)), shape=shape))
+        return self.output(reshape(transpose(heads, axes=(0, 2, 1, 3)), shape=x.shape))
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, H, T, D / H)"""
@@ -214,19 +186,6 @@ class FeedForward(Module):
     def __call__(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)"""
         return self.contract(self.activation(self.expand(x)))
-
-
-class BlockCache:
-    """What a Block keeps between the steps of decoding."""
-
-    def __init__(self) -> None:
-        self.self_attention = AttentionCache()
-        self.cross_attention = AttentionCache()
-
-    def select(self, rows: Array) -> None:
-        """Keep these rows of the batch, in this order."""
-        self.self_attention.select(rows)
-        self.cross_attention.select(rows)
 
 
 class Block(Module):

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from tinytransformer.backend import Array, array_module
+from tinytransformer.cache import DecoderCache
 from tinytransformer.layers import (
     ACTIVATIONS,
     Block,
-    BlockCache,
     Embedding,
     LayerNorm,
     LearnedPositions,
@@ -27,7 +27,7 @@ from tinytransformer.layers import (
     SinusoidalPositions,
 )
 from tinytransformer.module import FlatParameters, Module
-from tinytransformer.ops import dropout, linear, transpose
+from tinytransformer.ops import dropout, linear, reshape, transpose
 from tinytransformer.ops.checks import require_ids
 from tinytransformer.tensor import Tensor
 
@@ -160,19 +160,22 @@ class Stack(Module):
         ids: Array,
         memory: Tensor | None = None,
         *,
-        first: int = 0,
         mask: Array | None = None,
         memory_mask: Array | None = None,
         causal: bool = False,
         generator: Any = None,
-        cache: list[BlockCache] | None = None,
+        cache: DecoderCache | None = None,
     ) -> Tensor:
         """(B, T) of token ids -> (B, T, D)
 
-        first: the position of the first id; larger than 0 when a cache holds the ones before.
-        The other arguments are those of `layers.Block`, with one cache per block.
+        cache: of what was decoded before; the ids are then the newest of K beginnings of each sentence, (B, K).
+        The other arguments are those of `layers.Block`.
         """
-        x = self.positions(self.embedding(ids), first)
+        if cache is None:
+            x = self.positions(self.embedding(ids), 0)
+        else:  # a beginning goes on at the position where the others go on, and sees itself alone
+            x = self.positions(self.embedding(ids.reshape(-1, 1)), cache.tree.length)
+            x, mask, causal = reshape(x, shape=(*ids.shape, -1)), cache.grow(array_module(x.data)), False
         x = dropout(x, rate=self.rate, generator=generator)
         for i, block in enumerate(self.blocks):
             x = block(
@@ -182,7 +185,7 @@ class Stack(Module):
                 memory_mask=memory_mask,
                 causal=causal,
                 generator=generator,
-                cache=None if cache is None else cache[i],
+                cache=None if cache is None else cache.blocks[i],
             )
         return x if self.norm is None else self.norm(x)
 
@@ -264,18 +267,18 @@ class Transformer(Module):
         memory: Tensor,
         memory_mask: Array,
         *,
-        first: int = 0,
         generator: Any = None,
-        cache: list[BlockCache] | None = None,
+        cache: DecoderCache | None = None,
     ) -> Tensor:
-        """(B, T_target) of ids, from position `first` on -> features (B, T_target, D)
+        """(B, T_target) of ids -> features (B, T_target, D)
 
         Padding stands at the end, so the causal mask alone hides it from every real token before it.
+
+        cache: of what was decoded before; the ids are then the newest of K beginnings of each sentence, (B, K).
         """
         return self.decoder(
             target,
             memory,
-            first=first,
             memory_mask=memory_mask,
             causal=True,
             generator=generator,
@@ -292,6 +295,6 @@ class Transformer(Module):
         """Return the matrix of `project`, (D, V): a view of parameters."""
         return self.decoder.embedding.table.data.T if self.output is None else self.output.weight.data
 
-    def new_cache(self) -> list[BlockCache]:
-        """Return an empty cache for decoding one batch token by token."""
-        return [BlockCache() for _ in self.decoder.blocks]
+    def new_cache(self, sentences: int) -> DecoderCache:
+        """Return an empty cache for decoding a batch of so many sentences token by token."""
+        return DecoderCache(len(self.decoder.blocks), sentences)
