@@ -22,9 +22,9 @@ class Projecting:
 class Noting(Candidates):
     """Notes how many rows it looks at."""
 
-    def logits(self, features):
+    def _grouped(self, features):
         self.rows = [*getattr(self, "rows", []), len(features)]
-        return super().logits(features)
+        return super()._grouped(features)
 
 
 def log_probabilities(logits, forbidden):
@@ -109,8 +109,9 @@ def test_what_is_no_number_comes_last():
     np.testing.assert_allclose(sums, -2 - np.log(8), rtol=1e-13)
 
 
-def test_rows_that_cannot_come_among_the_best_are_not_looked_at():
+def test_rows_that_cannot_come_among_the_best_are_not_looked_at(monkeypatch):
     """Here the first row of both sentences has two continuations above all that the others have already."""
+    monkeypatch.setattr(module, "ENOUGH", 1)
     logits = np.zeros((2, 4, 8))
     totals = np.array([[-1.0, -2.0, -4.0, -np.inf], [-1.0, -3.5, -3.6, -3.7]])
     candidates = Noting(Projecting(8), ())
@@ -127,7 +128,7 @@ def test_a_device_that_waits_for_calls_is_asked_once(monkeypatch):
     expected = candidates.continuations(logits, totals, 4)
     candidates.rows.clear()
     monkeypatch.setattr(candidates, "on_cpu", False)
-    assert candidates.parts(1_000_000_000) == [slice(0, 1_000_000_000)]
+    assert candidates.parts(1_000_000_000, 1) == [slice(0, 1_000_000_000)]
     for one, other in zip(expected, candidates.continuations(logits, totals, 4), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-14)
     assert candidates.rows == [12]

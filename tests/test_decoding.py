@@ -6,6 +6,7 @@ from slow_searches import V, every_hypothesis, next_log_probabilities, plain_bea
 
 from tinytransformer.candidates import Candidates
 from tinytransformer.decoding import beam_search, greedy, length_penalty
+from tinytransformer.ops import softmax
 from tinytransformer.tape import recording
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN, Transformer
 
@@ -104,13 +105,15 @@ def test_a_sure_model_is_followed_past_improbable_ends(make_model, monkeypatch):
     model, wanted = make_model(V), [4, 5, 5, 4, 4, 5, 4, 5]
     steps = decoded(model, monkeypatch)
 
-    def sure(candidates, features):
+    def sure(candidates, features, count):
         logits = np.zeros((len(features), V))
         logits[:, END] = 2
         logits[:, [*wanted, END][len(steps) - 1]] = 20
-        return logits, np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        logs = np.log(softmax(logits).data)
+        order = np.argsort(-logs, axis=1, kind="stable")[:, :count]
+        return order, np.take_along_axis(logs, order, axis=1)
 
-    monkeypatch.setattr(Candidates, "logits", sure)
+    monkeypatch.setattr(Candidates, "best", sure)
     ((best,),) = beam_search(model, [[4]], [20], beam=5)
     assert best.ids == wanted
     assert best.log_probability > -1e-6

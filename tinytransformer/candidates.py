@@ -18,7 +18,9 @@ from tinytransformer.ops.sums import sum_last
 from tinytransformer.transformer import Transformer
 
 GROUP = 16  # tokens in a group
-BLOCK = 1 << 20  # logits at a time, on a CPU: what stays in the cache that its cores share
+BLOCK = 1 << 22  # logits that are computed at a time on a CPU: each time BLAS has to read the whole projection
+ENOUGH = 128  # rows that are worth a product of their own, on a CPU
+GLANCE = 1 << 17  # logits that are looked at at a time: what stays in the cache of a core
 
 
 class Candidates:
@@ -39,13 +41,7 @@ class Candidates:
 
         Their difference would be the log-probabilities, but those are wanted of a few tokens.
         """
-        xp = array_module(features)
-        logits = features @ self.projection
-        top = logits.max(axis=1, keepdims=True)  # taken out, so that nothing overflows; see `ops.logsumexp`
-        exps = logits - top
-        norms = top + xp.log(sum_last(xp.exp(exps, out=exps)))
-        logits[:, self.forbidden] = -math.inf
-        return logits, norms
+        return self._grouped(features)[:2]
 
     def best(self, features: Array, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the `count` most probable tokens of each row, the best first, and ln of their probabilities.
@@ -54,16 +50,34 @@ class Candidates:
         """
         xp = array_module(features)
         tokens, logs = [], []
-        for part in self.parts(len(features)):
-            logits, norms = self.logits(features[part])
-            found = _where_largest(logits, min(count, logits.shape[1]))
+        for part in self.parts(len(features), BLOCK):
+            logits, norms, maxima = self._grouped(features[part])
+            found = _where_largest(logits, maxima, min(count, logits.shape[1]))
             tokens.append(to_host(found))
             logs.append(to_host(xp.take_along_axis(logits, found, axis=1) - norms))
         return np.concatenate(tokens), np.concatenate(logs)
 
-    def parts(self, rows: int) -> list[slice]:
-        """Divide so many rows into those whose logits are looked at together: on a GPU, which waits for calls, all."""
-        size = max(1, BLOCK // self.projection.shape[1]) if self.on_cpu else rows
+    def _grouped(self, features: Array) -> tuple[Array, Array, Array]:
+        """Return what `logits` does, and the largest logit in each group of tokens: (rows, groups)."""
+        xp = array_module(features)
+        logits = features @ self.projection
+        rows, tokens = logits.shape
+        groups = math.ceil(tokens / GROUP)
+        norms, maxima = xp.empty((rows, 1), logits.dtype), xp.empty((rows, groups), logits.dtype)
+        for few in self.parts(rows, GLANCE):
+            seen = logits[few]
+            apart = seen[:, self.forbidden]  # in the sum, but in no group
+            seen[:, self.forbidden] = -math.inf
+            maxima[few] = _maxima_of_groups(seen, groups)
+            top = xp.maximum(maxima[few].max(axis=1), apart.max(axis=1, initial=-math.inf))[:, None]
+            exps = seen - top  # so that nothing overflows; see `ops.logsumexp`
+            sums = sum_last(xp.exp(exps, out=exps)) + xp.exp(apart - top).sum(axis=1, keepdims=True)
+            norms[few] = top + xp.log(sums)
+        return logits, norms, maxima
+
+    def parts(self, rows: int, most: int) -> list[slice]:
+        """Divide rows into parts of at most so many logits; on a GPU, which waits for calls, all are one part."""
+        size = max(1, most // self.projection.shape[1]) if self.on_cpu else rows
         return [slice(first, first + size) for first in range(0, rows, size)]
 
     def continuations(
@@ -78,7 +92,7 @@ class Candidates:
         """
         xp, (sentences, beam) = array_module(features), totals.shape
         sums, tokens = np.full((sentences, beam, count), -np.inf), np.zeros((sentences, beam, count), dtype=int)
-        together = 1 if self.on_cpu else beam
+        together = max(1, ENOUGH // sentences) if self.on_cpu else beam
         for first in range(0, beam, together):
             to_beat = np.sort(sums[:, : first + 1].reshape(sentences, -1))[:, -count, None]
             sentence, row = np.nonzero(totals[:, first : first + together] > to_beat)
@@ -92,21 +106,24 @@ class Candidates:
         return order // count, np.take_along_axis(token, order, axis=1), np.take_along_axis(total, order, axis=1)
 
 
-def _where_largest(x: Array, count: int) -> Array:
+def _maxima_of_groups(x: Array, groups: int) -> Array:
+    """Return the largest of each row in each group: (rows, n) -> (rows, groups). Place p is in group p mod groups."""
+    xp = array_module(x)
+    whole = x.shape[1] // groups * groups  # up to here there is one of each group after the other
+    maxima = x[:, :whole].reshape(len(x), -1, groups).max(axis=1)
+    rest = maxima[:, : x.shape[1] - whole]
+    xp.maximum(rest, x[:, whole:], out=rest)
+    return maxima
+
+
+def _where_largest(x: Array, maxima: Array, count: int) -> Array:
     """Return where the `count` largest of each row stand, the largest first: (rows, n) -> (rows, count).
 
-    Position p belongs to group p mod g. The `count` largest stand in the `count` groups with the largest maxima, and
-    only into those we look.
+    They stand in the `count` groups with the largest maxima, and only into those we look.
     """
-    xp = array_module(x)
-    n = x.shape[1]
-    groups = math.ceil(n / GROUP)
+    xp, n, groups = array_module(x), x.shape[1], maxima.shape[1]
     if groups <= count:
         return _take_largest(x, count)
-    whole = n // groups * groups  # up to here there is one of each group after the other
-    maxima = x[:, :whole].reshape(len(x), -1, groups).max(axis=1)
-    rest = maxima[:, : n - whole]
-    xp.maximum(rest, x[:, whole:], out=rest)
     group = xp.sort(_take_largest(maxima, count), axis=1)  # so that of equal ones in a slice the first is taken first
     places = (group[:, None, :] + groups * xp.arange(GROUP)[:, None]).reshape(len(x), -1)
     exists, places = places < n, xp.minimum(places, n - 1)  # some groups have one less than others

@@ -20,7 +20,7 @@ from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer
 from tinytransformer.workers import hire
 
-BATCH_TOKENS = 12288  # decoded together, padding included: of a source once, and once for each row of its beam
+BATCH_TOKENS = 24576  # decoded together, padding included: of a source once, and once for each row of its beam
 WORTH_A_CORE = 2048  # source tokens that are worth a process of their own, beam included
 MOST = 1 << 16  # tokens of a line in any case: a model that never ends a translation would not end either
 LONGEST = 1024  # tokens of a line, END included, where positions set no end: attention takes memory in their square

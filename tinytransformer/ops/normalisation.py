@@ -52,7 +52,11 @@ def layer_norm(x, gain, bias, *, eps=1e-5):
 
     def backward(dy):
         dxhat = dy * gain
-        dx = inv_std * (dxhat - sum_last(dxhat) / d - xhat * (sum_of_products(xhat, dxhat) / d))
+        dx = dxhat - sum_last(dxhat) / d
+        dx -= xhat * (sum_of_products(xhat, dxhat) / d)
+        dx *= inv_std
         return dx, sum_to_last(dy * xhat), sum_to_last(dy)
 
-    return gain * xhat + bias, backward
+    y = gain * xhat
+    y += bias
+    return y, backward
