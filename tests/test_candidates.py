@@ -128,7 +128,7 @@ def test_a_device_that_waits_for_calls_is_asked_once(monkeypatch):
     expected = candidates.continuations(logits, totals, 4)
     candidates.rows.clear()
     monkeypatch.setattr(candidates, "on_cpu", False)
-    assert candidates.parts(1_000_000_000, 1) == [slice(0, 1_000_000_000)]
+    assert candidates.parts(1_000_000_000) == [slice(0, 1_000_000_000)]
     for one, other in zip(expected, candidates.continuations(logits, totals, 4), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-14)
     assert candidates.rows == [12]

@@ -14,13 +14,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinytransformer.backend import Array, array_module, to_host
-from tinytransformer.ops.sums import sum_last
+from tinytransformer.ops.sums import few_rows, sum_last
 from tinytransformer.transformer import Transformer
 
 GROUP = 16  # tokens in a group
 BLOCK = 1 << 22  # logits that are computed at a time on a CPU: each time BLAS has to read the whole projection
 ENOUGH = 128  # rows that are worth a product of their own, on a CPU
-GLANCE = 1 << 17  # logits that are looked at at a time: what stays in the cache of a core
 
 
 class Candidates:
@@ -50,7 +49,7 @@ class Candidates:
         """
         xp = array_module(features)
         tokens, logs = [], []
-        for part in self.parts(len(features), BLOCK):
+        for part in self.parts(len(features)):
             logits, norms, maxima = self._grouped(features[part])
             found = _where_largest(logits, maxima, min(count, logits.shape[1]))
             tokens.append(to_host(found))
@@ -64,7 +63,7 @@ class Candidates:
         rows, tokens = logits.shape
         groups = math.ceil(tokens / GROUP)
         norms, maxima = xp.empty((rows, 1), logits.dtype), xp.empty((rows, groups), logits.dtype)
-        for few in self.parts(rows, GLANCE):
+        for few in few_rows(logits):
             seen = logits[few]
             apart = seen[:, self.forbidden]  # in the sum, but in no group
             seen[:, self.forbidden] = -math.inf
@@ -75,9 +74,9 @@ class Candidates:
             norms[few] = top + xp.log(sums)
         return logits, norms, maxima
 
-    def parts(self, rows: int, most: int) -> list[slice]:
-        """Divide rows into parts of at most so many logits; on a GPU, which waits for calls, all are one part."""
-        size = max(1, most // self.projection.shape[1]) if self.on_cpu else rows
+    def parts(self, rows: int) -> list[slice]:
+        """Divide so many rows into those whose logits are computed together: on a GPU, which waits for calls, all."""
+        size = max(1, BLOCK // self.projection.shape[1]) if self.on_cpu else rows
         return [slice(first, first + size) for first in range(0, rows, size)]
 
     def continuations(

@@ -13,7 +13,7 @@ import numpy as np
 
 from tinytransformer.backend import Array, array_module, to_host
 from tinytransformer.cache import keep_rows
-from tinytransformer.candidates import BLOCK, Candidates
+from tinytransformer.candidates import Candidates
 from tinytransformer.data import pad
 from tinytransformer.tape import no_grad
 from tinytransformer.tensor import Tensor
@@ -125,9 +125,7 @@ def sample(
     """
 
     def draw(candidates: Candidates, features: Array, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        drawn = [
-            draw_for(live[part], *candidates.logits(features[part])) for part in candidates.parts(len(live), BLOCK)
-        ]
+        drawn = [draw_for(live[part], *candidates.logits(features[part])) for part in candidates.parts(len(live))]
         tokens, logs = zip(*drawn, strict=True)
         return np.concatenate(tokens), np.concatenate(logs)
 

@@ -45,4 +45,6 @@ def dropout_mask(x: Array, rate: float, generator: Any) -> Array:
     """
     threshold = min(max(round(256 * rate), 1), 255)
     kept = 1 - threshold / 256
-    return array_module(x).multiply(random_bytes(x, generator) >= threshold, x.dtype.type(1 / kept))
+    mask = (random_bytes(x, generator) >= threshold).astype(x.dtype)
+    mask *= 1 / kept
+    return mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tinytransformer.backend import array_module
 from tinytransformer.ops.checks import require, require_ids
-from tinytransformer.ops.sums import sum_last
+from tinytransformer.ops.sums import few_rows, sum_last
 from tinytransformer.tensor import op
 
 
@@ -56,13 +56,15 @@ def cross_entropy(logits, *, targets, padding=None, label_smoothing=0.0, count=N
     weight = xp.ones_like(z[:, 0]) if padding is None else (target != padding).astype(z.dtype)
     count = xp.maximum(weight.sum(), 1) if count is None else float(count)
 
-    # All relative to the largest logit: two numbers near 10,000 would lose their difference in float32.
-    exps = z - z.max(axis=-1, keepdims=True)
-    expected = (1 - label_smoothing) * exps[row, target]  # sum(q * z)
-    if label_smoothing:  # or a logit of -inf would count, with 0 * -inf = NaN
-        expected += label_smoothing / size * sum_last(exps)[:, 0]
-    xp.exp(exps, out=exps)
-    total = sum_last(exps)
+    exps, total, expected = xp.empty_like(z), xp.empty_like(z[:, :1]), xp.empty_like(weight)
+    for few in few_rows(z):
+        # All relative to the largest logit: two numbers near 10,000 would lose their difference in float32.
+        centred = xp.subtract(z[few], z[few].max(axis=-1, keepdims=True), out=exps[few])
+        expected[few] = (1 - label_smoothing) * centred[row[: len(centred)], target[few]]
+        if label_smoothing:  # or a logit of -inf would count, with 0 * -inf = NaN
+            expected[few] += label_smoothing / size * sum_last(centred)[:, 0]  # sum(q * z)
+        xp.exp(centred, out=centred)
+        total[few] = sum_last(centred)
     loss = xp.log(total)[:, 0] - expected
 
     def backward(dy):

@@ -12,6 +12,7 @@ from tinytransformer.backend import Array, array_module
 
 SHORT = 64  # the longest rows whose maxima are taken column by column,
 MANY = 16  # where there are so many times as many rows as columns
+FEW = 1 << 17  # elements that stay in the cache of a core, and what is made of them too
 
 
 def sum_to_last(x: Array) -> Array:
@@ -50,6 +51,16 @@ def max_last(x: Array) -> Array:
     for i in range(1, d):  # a column at a time: NumPy takes longer to begin a short row than to read it
         np.maximum(largest, x[..., i], out=largest)
     return largest[..., None]
+
+
+def few_rows(x: Array) -> list[slice]:
+    """Divide the rows of x, (rows, n), into blocks that stay in the cache while pass after pass goes over them.
+
+    A GPU, for which every pass is a call, gets them all in one.
+    """
+    rows, n = x.shape
+    size = max(1, FEW // max(1, n)) if array_module(x) is np else max(1, rows)
+    return [slice(first, first + size) for first in range(0, rows, size)]
 
 
 def sum_rows_by_id(rows: Array, ids: Array, count: int) -> Array:
