@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinytransformer.backend import Array, array_module, random_bytes
+from tinytransformer.backend import Array, random_bytes
 from tinytransformer.ops.checks import require_rate
 from tinytransformer.tensor import op
 
