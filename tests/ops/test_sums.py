@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tinytransformer.ops.sums import SHORT, max_last, sum_last, sum_of_products, sum_to_last
+import tinytransformer.ops.sums as module
+from tinytransformer.ops.sums import SHORT, few_rows, max_last, sum_last, sum_of_products, sum_to_last
 
 WIDTHS = [1, 2, 3, SHORT - 1, SHORT, SHORT + 1, 3 * SHORT]
 
@@ -46,3 +47,12 @@ def test_sums(x):
 @pytest.mark.parametrize("function", [max_last, sum_last, sum_to_last, lambda x: sum_of_products(x, x)])
 def test_float32_stays(function, x):
     assert function(x.astype(np.float32)).dtype == np.float32
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (1, 5), (7, 5), (7, 1000), (3, 0)])
+def test_few_rows_are_all_rows_in_order(monkeypatch, shape):
+    monkeypatch.setattr(module, "FEW", 12)
+    rows, size = np.arange(shape[0]), max(1, 12 // max(1, shape[1]))
+    blocks = [rows[few] for few in few_rows(np.empty(shape))]
+    assert np.concatenate([rows[:0], *blocks]).tolist() == rows.tolist()
+    assert [len(block) for block in blocks[:-1]] == [size] * len(blocks[:-1])
