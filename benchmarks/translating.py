@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinytransformer.backend import Array, keep_freed_memory
+from tinytransformer.cache import Remaining
 from tinytransformer.command_line import count, errors_in_one_line
 from tinytransformer.data import read_lines
 from tinytransformer.tensor import Tensor
@@ -57,8 +58,8 @@ class Beginnings:
     def follow(self, parents: np.ndarray) -> None:
         self.ids = np.take_along_axis(self.ids, parents[..., None], axis=1)
 
-    def keep(self, order: np.ndarray) -> None:
-        self.ids = self.ids[order]
+    def keep(self, remaining: Remaining) -> None:
+        self.ids = self.ids[remaining.order]
 
 
 def prepare(contender: str, translator: Translator, beam: int) -> Callable[[list[str]], list[str]]:

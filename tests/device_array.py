@@ -155,6 +155,8 @@ def _in_place(name):
 
 def _method(name):
     def method(self, *arguments, **options):
+        if "initial" in options or "where" in options:
+            raise TypeError(f"{name}() got an unexpected keyword argument: CuPy has neither initial nor where")
         function = getattr(self._memory, name)
         return self._gpu.call(function, *arguments, **options)
 

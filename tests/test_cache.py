@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tinytransformer.cache import ROOM, AttentionCache, DecoderCache, Tree, keep_rows
+from tinytransformer.cache import ROOM, AttentionCache, DecoderCache, Remaining, Tree
 from tinytransformer.tape import no_grad
-from tinytransformer.tensor import Tensor
+from tinytransformer.tensor import ShapeError, Tensor
 
 H, D = 2, 3
 
@@ -33,7 +33,8 @@ def test_every_beginning_sees_its_own_past(beam, seed):
     cache, histories, newest = AttentionCache(tree), [[[]] for _ in range(6)], 1.0
     for step in range(2 * ROOM):
         tree.grow()
-        tokens = newest + np.arange(tree.places.size).reshape(tree.places.shape)
+        shape = tree.paths.shape[:2]
+        tokens = newest + np.arange(np.prod(shape)).reshape(shape)
         newest += tokens.size
         key, value = cache.extend(keys_of(tokens), keys_of(-tokens))
         assert key.shape == value.shape == (len(histories), H, tree.paths.shape[2], D)
@@ -43,10 +44,10 @@ def test_every_beginning_sees_its_own_past(beam, seed):
         tree.follow(parents)
         histories = [[h[p] for p in row] for h, row in zip(histories, parents, strict=True)]
         if step % 7 == 3:
-            order = generator.permutation(len(histories))[: max(1, len(histories) - step % 3)]
-            tree.keep(order)
-            cache.keep(order)
-            histories = [histories[i] for i in order]
+            remaining = Remaining(generator.random(len(histories)) < 0.8)
+            tree.paths = tree.paths[remaining.order]
+            cache.keep(remaining)
+            histories = [histories[i] for i in remaining.order]
         assert pasts(cache) == histories
     assert tree.length == 2 * ROOM
 
@@ -59,7 +60,7 @@ def test_a_place_is_used_again_as_soon_as_no_beginning_goes_through_it():
     tree.grow()
     assert tree.paths.shape == (1, 3, 50 + 3)
     assert tree.paths.sum(axis=2).tolist() == [[51, 51, 51]]
-    assert len(np.unique(tree.places)) == 3
+    assert len(np.unique(tree.newest[1])) == 3
 
 
 def test_what_was_never_written_is_a_number():
@@ -77,25 +78,49 @@ def test_all_is_seen_until_beginnings_differ():
     """Then nothing has to be masked, which greedy search owes its speed."""
     cache = DecoderCache(1, 2)
     for _ in range(3):
-        assert cache.grow(np) is None
+        assert cache.grow(np.zeros((2, 1), dtype=int)) is None
     cache.follow(np.array([[0, 0], [0, 0]]))
-    mask = cache.grow(np)
+    mask = cache.grow(np.zeros((2, 2), dtype=int))
     np.testing.assert_array_equal(mask[:, 0], [[[True] * 3 + [True, False], [True] * 3 + [False, True]]] * 2)
 
 
-def test_only_the_rows_that_move_are_copied():
-    x = np.arange(10.0).reshape(5, 2)
-    kept = keep_rows(x, np.array([0, 4, 2]))
-    assert np.shares_memory(kept, x)
-    assert kept.tolist() == [[0, 1], [8, 9], [4, 5]]
-    assert keep_rows(kept, np.array([2, 1])).tolist() == [[4, 5], [8, 9]]
+class Noting(np.ndarray):
+    """Notes which rows are written."""
+
+    def __setitem__(self, key, value):
+        self.written = key.tolist()
+        super().__setitem__(key, value)
+
+
+@pytest.mark.parametrize(
+    ("staying", "order", "written"),
+    [("11111", [0, 1, 2, 3, 4], None), ("01101", [4, 1, 2], [0]), ("00110", [2, 3], [0, 1]), ("00000", [], None)],
+)
+def test_only_what_fills_a_gap_is_copied(staying, order, written):
+    remaining, x = Remaining(np.array([c == "1" for c in staying])), np.arange(10.0).reshape(5, 2).view(Noting)
+    kept = remaining.of(x)
+    assert remaining.order.tolist() == order
+    assert kept.tolist() == [[2 * i, 2 * i + 1] for i in order]
+    assert getattr(x, "written", None) == written
+    assert np.shares_memory(kept, x) == bool(order)
 
 
 def test_an_empty_cache_has_nothing_to_keep():
     cache = DecoderCache(2, 3)
-    cache.keep(np.array([2, 1]))
+    cache.keep(Remaining(np.array([False, True, True])))
     assert cache.tree.paths.shape == (2, 1, 0)
     assert cache.blocks[0].self_attention.key is None
+
+
+def test_ids_have_to_be_one_for_each_beginning():
+    """Two of one sentence would be taken for two beginnings, one for both sentences would be spread over them."""
+    for wrong in ((2, 2), (1, 1), (2,)):
+        cache = DecoderCache(1, 2)
+        with pytest.raises(
+            ShapeError, match=r"^decode: ids of shape \(.*\) do not fit the beginnings in the cache, \(2, 1\)$"
+        ):
+            cache.grow(np.zeros(wrong, dtype=int))
+        assert cache.tree.length == 0
 
 
 @pytest.mark.parametrize("shape", [{}, {"norm": "post", "positions": "learned", "max_length": 16}], ids=str)

@@ -7,6 +7,7 @@ import pytest
 
 import tinytransformer.candidates as module
 from tinytransformer.candidates import Candidates
+from tinytransformer.ops import sums
 
 
 class Projecting:
@@ -63,6 +64,9 @@ def test_each_place_is_found():
 def test_large_logits_do_not_overflow():
     _, logs = Candidates(Projecting(3), ()).best(np.array([[10_000.0, 9_999.0, -10_000.0]]), 3)
     np.testing.assert_allclose(logs, [[-0.31326169, -1.31326169, -20_000.31326169]], rtol=1e-8)
+    found, logs = Candidates(Projecting(3), (0,)).best(np.array([[10_000.0, 9_999.0, -10_000.0]]), 1)
+    assert found == [[1]]  # and the forbidden one, which is larger, has its part in the sum
+    np.testing.assert_allclose(logs, [[-1.31326169]], rtol=1e-8)
 
 
 def test_a_view_of_an_embedding_is_copied_into_the_order_of_rows():
@@ -76,8 +80,9 @@ def test_a_view_of_an_embedding_is_copied_into_the_order_of_rows():
 def test_rows_are_looked_at_in_blocks(monkeypatch):
     logits = np.random.default_rng(0).normal(size=(11, 50))
     whole = Candidates(Projecting(50), (3,)).best(logits, 5)
-    monkeypatch.setattr(module, "BLOCK", 200)
     candidates = Noting(Projecting(50), (3,))
+    monkeypatch.setattr(candidates, "parts", lambda rows: Candidates.parts(candidates, rows, 200))
+    monkeypatch.setattr(sums, "FEW", 100)  # two rows
     for together, in_blocks in zip(whole, candidates.best(logits, 5), strict=True):
         np.testing.assert_allclose(together, in_blocks, rtol=1e-14)
     assert candidates.rows == [4, 4, 3]

@@ -119,6 +119,25 @@ def test_a_sure_model_is_followed_past_improbable_ends(make_model, monkeypatch):
     assert best.log_probability > -1e-6
 
 
+def test_a_beginning_that_can_win_no_more_is_not_continued(make_model, monkeypatch):
+    """END comes first with ln p = -1; over the longest translation that is as good as -2.4, and -3 is worse."""
+    asked = []
+
+    def best(candidates, features, count):
+        asked.append(len(features))
+        first = len(asked) == 1
+        row = [END, 4, 5], [-1.0, -2.0, -3.0] if first else [-0.5, -9.0, -9.0]
+        return (np.tile(part, (len(features), 1)) for part in row)
+
+    monkeypatch.setattr(Candidates, "best", best)
+    ((winner, second),) = beam_search(make_model(V), [[4]], [20], beam=3, count=2)
+    assert asked == [1, 2]  # for the second best, -3 is still of use
+    asked.clear()
+    ((winner,),) = beam_search(make_model(V), [[4]], [20], beam=3)
+    assert asked == [1, 1]
+    assert (winner.ids, second.ids) == ([], [4])
+
+
 @pytest.mark.parametrize("forbidden", [(), SPECIAL, (END,)], ids=str)
 def test_greedy_search_takes_the_most_probable_token_each_time(model, forbidden):
     limits = [9, 12, 5, 7, 1]

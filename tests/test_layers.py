@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinytransformer import layers
-from tinytransformer.cache import AttentionCache, DecoderCache, Tree
+from tinytransformer.cache import AttentionCache, DecoderCache, Remaining, Tree
 from tinytransformer.layers import (
     ACTIVATIONS,
     Block,
@@ -228,19 +228,19 @@ def test_cross_attention_with_a_cache_looks_at_the_memory_once():
 
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_a_block_with_a_cache_decodes_token_by_token(pre_norm):
-    """After three tokens the sentences change places, after five one leaves; what follows is the past of each."""
+    """After three tokens the first sentence leaves, and the last takes its place; what follows is the past of each."""
     block = randomised(Block(D, 20, H, rng(), cross_attention=True, pre_norm=pre_norm, activation="gelu"))
-    x, memory, cache, kept = normal(2, 6, D), normal(2, 5, D, seed=4), DecoderCache(1, 2), np.arange(2)
+    x, memory, cache, kept = normal(3, 6, D), normal(3, 5, D, seed=4), DecoderCache(1, 3), np.arange(3)
+    hidden = np.arange(5) < np.array([5, 3, 4])[:, None, None, None]
     with no_grad():
-        full = block(x, memory, memory_mask=KEYS, causal=True).data
+        full = block(x, memory, memory_mask=hidden, causal=True).data
         for t in range(6):
-            if t in (3, 5):
-                order = np.array([1, 0] if t == 3 else [1])
-                cache.keep(order)
-                kept = kept[order]
-            mask = cache.grow(np)
+            if t == 3:
+                cache.keep(remaining := Remaining(np.array([False, True, True])))
+                kept = remaining.order
+            mask = cache.grow(np.zeros((len(kept), 1), dtype=int))
             token, seen = Tensor(x.data[kept, t : t + 1]), Tensor(memory.data[kept])
-            y = block(token, seen, mask=mask, memory_mask=KEYS[kept], cache=cache.blocks[0])
+            y = block(token, seen, mask=mask, memory_mask=hidden[kept], cache=cache.blocks[0])
             close(y, full[kept, t : t + 1])
 
 

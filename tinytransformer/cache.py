@@ -2,10 +2,11 @@
 
 A beam search follows several beginnings of a sentence at once, and most of what they say they have in common. They are
 paths in one tree, whose nodes are tokens. So the tree is kept: every node has a place among the keys and values, and a
-beginning sees the places on its path. Where one beginning goes on in two ways and another is given up, no key moves,
-only paths change; and the place of a node that is on no path any more is taken by the next.
+beginning sees the places on its path. Where one beginning goes on in two ways and another is given up, nothing is
+copied, only paths change; and the place of a node that is on no path any more is taken by the next.
 
-For decoding alone: no gradient flows through what is kept here.
+For decoding alone: no gradient flows through what is kept here. Keys and values have to be finite: what is hidden has
+weight 0, and 0 * nan is nan, so that one beginning without a number would leave its whole sentence without.
 """
 
 from __future__ import annotations
@@ -15,42 +16,60 @@ from typing import Any
 import numpy as np
 
 from tinytransformer.backend import Array, array_module
-from tinytransformer.tensor import Tensor
+from tinytransformer.tensor import ShapeError, Tensor
 
 ROOM = 16  # places there is room for at first
 
 
 class Tree:
-    """The beginnings of S sentences, K of each, as paths over C places.
+    """The beginnings of S sentences, K of each, as paths over C places. It is kept on the host, where the search is.
 
-    paths: whether a place lies on the path of a beginning, (S, K, C). places: those of the newest tokens, (S, K).
-    length: how many tokens each beginning has.
+    paths: whether a place lies on the path of a beginning, (S, K, C). length: how many tokens each beginning has.
+    newest: the places of the tokens that the last `grow` made room for, as an index of arrays (S, C, ...), on the
+        device.
     """
 
     def __init__(self, sentences: int):
         self.paths = np.zeros((sentences, 1, 0), dtype=bool)  # each sentence begins with one beginning, of no tokens
-        self.places = np.zeros((sentences, 1), dtype=int)
+        self.newest: tuple[Array, ...] = ()
         self.length = 0
 
-    def grow(self) -> None:
+    def grow(self, xp: Any = np) -> None:
         """Find a place for one more token of each beginning; its path leads there."""
-        count = self.paths.shape[1]
+        sentences, count, _ = self.paths.shape
         taken = self.paths.any(axis=1)
         missing = int(taken.sum(axis=1).max(initial=0)) + count - taken.shape[1]
         if missing > 0:
             self.paths = np.pad(self.paths, ((0, 0), (0, 0), (0, missing)))
             taken = np.pad(taken, ((0, 0), (0, missing)))
-        self.places = np.argsort(taken, axis=1, kind="stable")[:, :count]  # those that are free come first
-        np.put_along_axis(self.paths, self.places[..., None], True, axis=2)
+        places = np.argsort(taken, axis=1, kind="stable")[:, :count]  # those that are free come first
+        np.put_along_axis(self.paths, places[..., None], True, axis=2)
+        self.newest = xp.arange(sentences)[:, None], xp.asarray(places)
         self.length += 1
 
     def follow(self, parents: np.ndarray) -> None:
         """Go on with these beginnings of each sentence, (S, K'); one may be named several times, or not at all."""
         self.paths = np.take_along_axis(self.paths, parents[..., None], axis=1)
 
-    def keep(self, order: np.ndarray) -> None:
-        """Go on with these sentences, in this order."""
-        self.paths = self.paths[order]
+
+class Remaining:
+    """The sentences that go on when others of a batch have ended: the last ones fill the gaps, so that few move.
+
+    staying: which they are, (S,) of bool. order: where each of them stood before.
+    """
+
+    def __init__(self, staying: np.ndarray, xp: Any = np):
+        count = np.count_nonzero(staying)
+        gaps = np.flatnonzero(~staying[:count])
+        self.order = np.arange(count)
+        self.order[gaps] = count + np.flatnonzero(staying[count:])
+        self.gaps, self.fillers = xp.asarray(gaps), xp.asarray(self.order[gaps])
+
+    def of(self, x: Array) -> Array:
+        """(S, ...) -> (remaining, ...): the beginning of x itself, which stays in memory, and is overwritten."""
+        if self.gaps.size:
+            x[self.gaps] = x[self.fillers]
+        return x[: len(self.order)]
 
 
 class AttentionCache:
@@ -72,38 +91,30 @@ class AttentionCache:
         if self.tree is None:
             self.key, self.value = key.data, value.data
             return key, value
-        self.key = self._put(key.data, self.tree, self.key)
-        self.value = self._put(value.data, self.tree, self.value)
         places = self.tree.paths.shape[2]
+        self.key = _with_room(self.key, key.data, places)
+        self.value = _with_room(self.value, value.data, places)
+        for kept, new in ((self.key, key), (self.value, value)):
+            kept.swapaxes(1, 2)[self.tree.newest] = new.data.swapaxes(1, 2)
         return Tensor(self.key[:, :, :places]), Tensor(self.value[:, :, :places])
 
-    @staticmethod
-    def _put(new: Array, tree: Tree, old: Array | None) -> Array:
-        """Return `old`, with more room if there are more places, and `new` in its places."""
-        xp, places = array_module(new), tree.paths.shape[2]
-        sentences, heads, _, features = new.shape
-        if old is None or old.shape[2] < places:
-            # A place has its heads side by side, as they come, and is never without a number: 0 * nan is no 0.
-            more = xp.zeros((sentences, max(ROOM, 2 * places), heads, features), dtype=new.dtype).swapaxes(1, 2)
-            if old is not None:
-                more[:, :, : old.shape[2]] = old
-            old = more
-        old.swapaxes(1, 2)[xp.arange(sentences)[:, None], xp.asarray(tree.places)] = new.swapaxes(1, 2)
-        return old
-
-    def keep(self, order: Array) -> None:
-        """Go on with these sentences, in this order."""
+    def keep(self, remaining: Remaining) -> None:
+        """Go on with these sentences."""
         if self.key is not None and self.value is not None:
-            self.key, self.value = keep_rows(self.key, order), keep_rows(self.value, order)
+            self.key, self.value = remaining.of(self.key), remaining.of(self.value)
 
 
-def keep_rows(x: Array, order: np.ndarray) -> Array:
-    """Return the rows `order` of x, which is overwritten: only those are copied that move."""
-    xp = array_module(x)
-    moved = np.flatnonzero(order != np.arange(len(order)))
-    if len(moved):
-        x[xp.asarray(moved)] = x[xp.asarray(order[moved])]
-    return x[: len(order)]
+def _with_room(old: Array | None, like: Array, places: int) -> Array:
+    """Return `old`, or a larger array that begins with it, if there are more places than it has room for."""
+    if old is not None and old.shape[2] >= places:
+        return old
+    sentences, heads, _, features = like.shape
+    # Zeros, since a place that a sentence has not used has weight 0. In memory a place has its heads side by side, as
+    # they come.
+    new = array_module(like).zeros((sentences, max(ROOM, 2 * places), heads, features), dtype=like.dtype).swapaxes(1, 2)
+    if old is not None:
+        new[:, :, : old.shape[2]] = old
+    return new
 
 
 class BlockCache:
@@ -121,18 +132,25 @@ class DecoderCache:
         self.tree = Tree(sentences)
         self.blocks = [BlockCache(self.tree) for _ in range(blocks)]
 
-    def grow(self, xp: Any) -> Array | None:
-        """Make room for a token more; return the mask of self-attention, (S, 1, K, places), None if all is seen."""
-        self.tree.grow()
+    def grow(self, ids: Array) -> Array | None:
+        """Make room for a token more; return the mask of self-attention, (S, 1, K, places), None if all is seen.
+
+        ids: the tokens, (S, K). Raises: ShapeError if there are not as many beginnings.
+        """
+        expected = self.tree.paths.shape[:2]
+        if ids.shape != expected:
+            raise ShapeError(f"decode: ids of shape {ids.shape} do not fit the beginnings in the cache, {expected}")
+        xp = array_module(ids)
+        self.tree.grow(xp)
         return None if self.tree.paths.all() else xp.asarray(self.tree.paths[:, None])
 
     def follow(self, parents: np.ndarray) -> None:
         """Go on with these beginnings of each sentence, (S, K'); one may be named several times, or not at all."""
         self.tree.follow(parents)
 
-    def keep(self, order: np.ndarray) -> None:
-        """Go on with these sentences, in this order; those that stay at their place cost nothing."""
-        self.tree.keep(order)
+    def keep(self, remaining: Remaining) -> None:
+        """Go on with these sentences."""
+        self.tree.paths = self.tree.paths[remaining.order]
         for block in self.blocks:
-            block.self_attention.keep(order)
-            block.cross_attention.keep(order)
+            block.self_attention.keep(remaining)
+            block.cross_attention.keep(remaining)

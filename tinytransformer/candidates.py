@@ -68,15 +68,15 @@ class Candidates:
             apart = seen[:, self.forbidden]  # in the sum, but in no group
             seen[:, self.forbidden] = -math.inf
             maxima[few] = _maxima_of_groups(seen, groups)
-            top = xp.maximum(maxima[few].max(axis=1), apart.max(axis=1, initial=-math.inf))[:, None]
+            top = xp.concatenate([maxima[few], apart], axis=1).max(axis=1, keepdims=True)
             exps = seen - top  # so that nothing overflows; see `ops.logsumexp`
             sums = sum_last(xp.exp(exps, out=exps)) + xp.exp(apart - top).sum(axis=1, keepdims=True)
             norms[few] = top + xp.log(sums)
         return logits, norms, maxima
 
-    def parts(self, rows: int) -> list[slice]:
-        """Divide so many rows into those whose logits are computed together: on a GPU, which waits for calls, all."""
-        size = max(1, BLOCK // self.projection.shape[1]) if self.on_cpu else rows
+    def parts(self, rows: int, most: int = BLOCK) -> list[slice]:
+        """Divide rows into parts of at most so many logits; on a GPU, which waits for calls, all are one part."""
+        size = max(1, most // self.projection.shape[1]) if self.on_cpu else rows
         return [slice(first, first + size) for first in range(0, rows, size)]
 
     def continuations(
@@ -85,7 +85,8 @@ class Candidates:
         """Return the best `count` continuations of each sentence, best first: their row, token and log-probability.
 
         A sentence has K rows, its beginnings, the best first. Since every token lowers ln p, a row that is no better
-        than `count` continuations of those before it is passed over on a CPU: in practice one row of six.
+        than `count` continuations of those before it is passed over: on a CPU, which takes the best rows of all
+        sentences first, then the second best, and so on, but enough rows at a time to be worth a product.
 
         features: (S, K, D). totals: log-probabilities of the beginnings, (S, K). Returns three arrays (S, count).
         """

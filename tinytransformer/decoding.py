@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinytransformer.backend import Array, array_module, to_host
-from tinytransformer.cache import keep_rows
+from tinytransformer.cache import Remaining
 from tinytransformer.candidates import Candidates
 from tinytransformer.data import pad
 from tinytransformer.tape import no_grad
 from tinytransformer.tensor import Tensor
 from tinytransformer.transformer import BEGIN, END, Transformer
+
+SORTED = 1 << 20  # logits that are sorted at a time, on a CPU, to draw from them: that takes many times their memory
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,12 @@ class _State:
         return self.model.decode(xp.asarray(tokens), self.memory, self.mask, cache=self.cache).data
 
     def keep(self, staying: np.ndarray) -> np.ndarray:
-        """Go on with some sentences, (S,) of bool; return where each of them stood before.
-
-        The last ones take the places of those that leave: so that few have to move.
-        """
-        count = np.count_nonzero(staying)
-        order = np.arange(count)
-        order[~staying[:count]] = count + np.flatnonzero(staying[count:])
-        self.cache.keep(order)
-        self.memory, self.mask = Tensor(keep_rows(self.memory.data, order)), keep_rows(self.mask, order)
-        return order
+        """Go on with some sentences, (S,) of bool; return where each of them stood before."""
+        remaining = Remaining(staying, array_module(self.mask))
+        self.cache.keep(remaining)
+        # Of the memory only the mask is asked for again: its keys and values are in the cache.
+        self.memory, self.mask = Tensor(remaining.of(self.memory.data)), remaining.of(self.mask)
+        return remaining.order
 
 
 def greedy(
@@ -125,7 +123,8 @@ def sample(
     """
 
     def draw(candidates: Candidates, features: Array, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        drawn = [draw_for(live[part], *candidates.logits(features[part])) for part in candidates.parts(len(live))]
+        parts = candidates.parts(len(live), SORTED)
+        drawn = [draw_for(live[part], *candidates.logits(features[part])) for part in parts]
         tokens, logs = zip(*drawn, strict=True)
         return np.concatenate(tokens), np.concatenate(logs)
 

@@ -149,8 +149,9 @@ class MultiHeadAttention(Module):
 
         memory: what keys and values are made from, (B, T_key, D); x itself if None (self-attention).
         mask, causal: as in `ops.attention`.
-        cache: in self-attention it holds the tokens before x and is extended by those of x; in
-            cross-attention it holds the keys and values of the memory after the first call.
+        cache: in self-attention it holds the tokens before, and x are the newest of T beginnings side by side, for
+            which its tree has grown, and `mask` is what that says; in cross-attention it holds the keys and values of
+            the memory after the first call.
         """
         query = self._split(self.query(x))
         if memory is not None and cache is not None and cache.key is not None and cache.value is not None:

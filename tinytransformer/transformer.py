@@ -33,7 +33,6 @@ from tinytransformer.tensor import Tensor
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3  # the ids that every vocabulary reserves
 
-
 POSITIONS = ("sinusoidal", "learned")
 NORMS = ("pre", "post")
 MOST_LAYERS = 100  # of encoder or decoder; each takes memory and time, however narrow it is
@@ -168,14 +167,15 @@ class Stack(Module):
     ) -> Tensor:
         """(B, T) of token ids -> (B, T, D)
 
-        cache: of what was decoded before; the ids are then the newest of K beginnings of each sentence, (B, K).
+        cache: of what was decoded before; the ids are then the newest of K beginnings of each sentence, (B, K), and
+            what each of them sees the cache knows, in place of `mask` and `causal`.
         The other arguments are those of `layers.Block`.
         """
         if cache is None:
             x = self.positions(self.embedding(ids), 0)
         else:  # a beginning goes on at the position where the others go on, and sees itself alone
-            x = self.positions(self.embedding(ids.reshape(-1, 1)), cache.tree.length)
-            x, mask, causal = reshape(x, shape=(*ids.shape, -1)), cache.grow(array_module(x.data)), False
+            position, mask, causal = cache.tree.length, cache.grow(ids), False
+            x = reshape(self.positions(self.embedding(ids.reshape(-1, 1)), position), shape=(*ids.shape, -1))
         x = dropout(x, rate=self.rate, generator=generator)
         for i, block in enumerate(self.blocks):
             x = block(
