@@ -74,7 +74,7 @@ class Adam:
         correction = math.sqrt(1 - beta2**self.step)
         rate, eps = learning_rate * correction / (1 - beta1**self.step), self.eps * correction
         fade = 1 - learning_rate * self.weight_decay if self.weight_decay else None
-        numbers = Numbers(scale, beta1, 1 - beta1, beta2, 1 - beta2, rate, eps, fade)
+        numbers = Numbers(scale * (1 - beta1), beta1, (1 - beta2) / (1 - beta1) ** 2, beta2, rate, eps, fade)
         if sound is None:
             return numbers
         # If it is not: a step without gradient and rate, in which nothing fades.
@@ -82,7 +82,7 @@ class Adam:
         still, nothing = xp.ones((), self.m.dtype), xp.zeros((), self.m.dtype)
         return replace(
             numbers,
-            scale=xp.where(sound, scale, still),
+            take_m=xp.where(sound, numbers.take_m, still),
             fade_m=xp.where(sound, beta1, still),
             fade_v=xp.where(sound, beta2, still),
             rate=xp.where(sound, rate, nothing),
@@ -97,10 +97,10 @@ class Adam:
             self.parameters.data[start : min(stop, self.parameters.decayed)] *= numbers.fade
         for part in self.pieces(start, stop):
             gradient, m, v, p = self.parameters.grad[part], self.m[part], self.v[part], self.parameters.data[part]
-            g = gradient * numbers.scale
+            g = gradient * numbers.take_m  # (1 - beta1) times the gradient, clipped
             gradient.fill(0)  # now, while it is in the cache
             m *= numbers.fade_m
-            m += numbers.take_m * g
+            m += g
             g *= g
             g *= numbers.take_v
             v *= numbers.fade_v
@@ -121,15 +121,15 @@ class Adam:
 class Numbers:
     """What is the same for all elements in one step of Adam; on a GPU some are arrays of shape ().
 
-    scale: of the gradient. fade_m, take_m: what m keeps of itself, and takes of the gradient; fade_v, take_v: likewise
-    v, of its square. rate, eps: with the corrections of m and v in them. fade: what a matrix keeps; None: all.
+    take_m, fade_m: what m takes of the gradient, its scale included, and what it keeps of itself.
+    take_v, fade_v: what v takes of the square of that, and what it keeps of itself.
+    rate, eps: with the corrections of m and v in them. fade: what a matrix keeps of itself; None: all.
     """
 
-    scale: Any
+    take_m: Any
     fade_m: Any
-    take_m: float
-    fade_v: Any
     take_v: float
+    fade_v: Any
     rate: Any
     eps: float
     fade: Any
