@@ -64,7 +64,7 @@ class _State:
         """Go on with some sentences, (S,) of bool; return where each of them stood before."""
         remaining = Remaining(staying, array_module(self.mask))
         self.cache.keep(remaining)
-        # Of the memory only the mask is asked for again: its keys and values are in the cache.
+        # Attention has the keys and values of the memory in its cache; a decoder without one reads the memory again.
         self.memory, self.mask = Tensor(remaining.of(self.memory.data)), remaining.of(self.mask)
         return remaining.order
 

@@ -173,7 +173,7 @@ class Stack(Module):
         """
         if cache is None:
             x = self.positions(self.embedding(ids), 0)
-        else:  # a beginning goes on at the position where the others go on, and sees itself alone
+        else:  # side by side in the array, all stand at one position, and each sees its own past
             position, mask, causal = cache.tree.length, cache.grow(ids), False
             x = reshape(self.positions(self.embedding(ids.reshape(-1, 1)), position), shape=(*ids.shape, -1))
         x = dropout(x, rate=self.rate, generator=generator)
