@@ -51,6 +51,10 @@ class Beginnings:
     def __init__(self, sentences: int) -> None:
         self.ids = np.zeros((sentences, 1, 0), dtype=int)
 
+    @property
+    def length(self) -> int:
+        return self.ids.shape[2]
+
     def extend(self, ids: np.ndarray) -> np.ndarray:
         self.ids = np.concatenate([self.ids, ids[..., None]], axis=2)
         return self.ids

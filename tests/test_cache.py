@@ -45,7 +45,7 @@ def test_every_beginning_sees_its_own_past(beam, seed):
         histories = [[h[p] for p in row] for h, row in zip(histories, parents, strict=True)]
         if step % 7 == 3:
             remaining = Remaining(generator.random(len(histories)) < 0.8)
-            tree.paths = tree.paths[remaining.order]
+            tree.keep(remaining)
             cache.keep(remaining)
             histories = [histories[i] for i in remaining.order]
         assert pasts(cache) == histories

@@ -51,6 +51,10 @@ class Tree:
         """Go on with these beginnings of each sentence, (S, K'); one may be named several times, or not at all."""
         self.paths = np.take_along_axis(self.paths, parents[..., None], axis=1)
 
+    def keep(self, remaining: Remaining) -> None:
+        """Go on with these sentences."""
+        self.paths = self.paths[remaining.order]
+
 
 class Remaining:
     """The sentences that go on when others of a batch have ended: the last ones fill the gaps, so that few move.
@@ -132,6 +136,11 @@ class DecoderCache:
         self.tree = Tree(sentences)
         self.blocks = [BlockCache(self.tree) for _ in range(blocks)]
 
+    @property
+    def length(self) -> int:
+        """How many tokens each beginning has."""
+        return self.tree.length
+
     def grow(self, ids: Array) -> Array | None:
         """Make room for a token more; return the mask of self-attention, (S, 1, K, places), None if all is seen.
 
@@ -150,7 +159,7 @@ class DecoderCache:
 
     def keep(self, remaining: Remaining) -> None:
         """Go on with these sentences."""
-        self.tree.paths = self.tree.paths[remaining.order]
+        self.tree.keep(remaining)
         for block in self.blocks:
             block.self_attention.keep(remaining)
             block.cross_attention.keep(remaining)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinytransformer.backend import Array, array_module, to_host
-from tinytransformer.ops.sums import few_rows, sum_last
+from tinytransformer.ops.sums import few_rows, row_blocks, sum_last
 from tinytransformer.transformer import Transformer
 
 GROUP = 16  # tokens in a group
@@ -76,8 +76,8 @@ class Candidates:
 
     def parts(self, rows: int, most: int = BLOCK) -> list[slice]:
         """Divide rows into parts of at most so many logits; on a GPU, which waits for calls, all are one part."""
-        size = max(1, most // self.projection.shape[1]) if self.on_cpu else rows
-        return [slice(first, first + size) for first in range(0, rows, size)]
+        tokens = self.projection.shape[1]
+        return row_blocks(rows, tokens, most=most if self.on_cpu else rows * tokens)
 
     def continuations(
         self, features: Array, totals: np.ndarray, count: int

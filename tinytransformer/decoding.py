@@ -52,12 +52,10 @@ class _State:
         self.memory, self.mask = model.encode(model.place_source(pad([[*source, END] for source in sources])))
         self.candidates = Candidates(model, forbidden)
         self.cache = model.new_cache(len(sources))
-        self.length = 0
 
     def step(self, tokens: np.ndarray) -> Array:
         """Feed the newest tokens, (S, K); return the features that the next are told from, (S, K, D)."""
         xp = array_module(self.memory.data)
-        self.length += 1
         return self.model.decode(xp.asarray(tokens), self.memory, self.mask, cache=self.cache).data
 
     def keep(self, staying: np.ndarray) -> np.ndarray:
@@ -166,7 +164,7 @@ def _token_by_token(
             totals[live] += logs
             for sentence, newest in zip(live.tolist(), tokens.tolist(), strict=True):
                 chosen[sentence].append(newest)
-            ended = (tokens == END) | (at_most[live] <= state.length)
+            ended = (tokens == END) | (at_most[live] <= state.cache.length)
             if ended.any():
                 order = state.keep(~ended)
                 live, tokens = live[order], tokens[order]
@@ -212,7 +210,7 @@ def beam_search(
             parent, token, totals = state.candidates.continuations(state.step(tokens), totals, beam)
             state.cache.follow(parent)
             history = np.concatenate([np.take_along_axis(history, parent[..., None], 1), token[..., None]], axis=2)
-            ended = (token == END) | (at_most[live] <= state.length)[:, None]
+            ended = (token == END) | (at_most[live] <= state.cache.length)[:, None]
             of_live = [found[i] for i in live.tolist()]
             _set_aside(of_live, history, np.where(ended, totals, -np.inf), count, alpha)
             to_beat = np.array([h[-1].score if len(h) == count else -np.inf for h in of_live])

@@ -174,8 +174,8 @@ class Stack(Module):
         if cache is None:
             x = self.positions(self.embedding(ids), 0)
         else:  # side by side in the array, all stand at one position, and each sees its own past
-            position, mask, causal = cache.tree.length, cache.grow(ids), False
-            x = reshape(self.positions(self.embedding(ids.reshape(-1, 1)), position), shape=(*ids.shape, -1))
+            x = reshape(self.positions(self.embedding(ids.reshape(-1, 1)), cache.length), shape=(*ids.shape, -1))
+            mask, causal = cache.grow(ids), False
         x = dropout(x, rate=self.rate, generator=generator)
         for i, block in enumerate(self.blocks):
             x = block(

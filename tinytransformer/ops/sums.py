@@ -58,8 +58,12 @@ def few_rows(x: Array) -> list[slice]:
 
     A GPU, for which every pass is a call, gets them all in one.
     """
-    rows, n = x.shape
-    size = max(1, FEW // max(1, n)) if array_module(x) is np else max(1, rows)
+    return row_blocks(*x.shape, most=FEW if array_module(x) is np else x.size)
+
+
+def row_blocks(rows: int, n: int, *, most: int) -> list[slice]:
+    """Divide rows of n elements into blocks of at most `most` elements, or of one row if that has more."""
+    size = max(1, most // max(1, n))
     return [slice(first, first + size) for first in range(0, rows, size)]
 
 
