@@ -167,7 +167,9 @@ def keep_freed_memory() -> None:
 def random_bytes(x: Array, generator: np.random.Generator) -> Array:
     """Draw one byte for every element of `x`, and put them where `x` is: the same bytes on every device.
 
-    Bytes cost a third of what uniform floats cost.
+    They are those of whole words from the source of the generator, the lowest byte first. They cost a tenth of what
+    uniform floats cost, and a third of `generator.bytes`, which copies them three times.
     """
-    drawn = np.frombuffer(generator.bytes(x.size), dtype=np.uint8).reshape(x.shape)
-    return array_module(x).asarray(drawn)
+    words = generator.bit_generator.random_raw(-(-x.size // 8))
+    drawn = words.astype("<u8", copy=False).view(np.uint8)[: x.size]
+    return array_module(x).asarray(drawn.reshape(x.shape))

@@ -21,12 +21,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from multiprocessing.connection import Pipe
+from time import perf_counter
 from typing import Any
 
 from tinytransformer.backend import Array, may_fork
 from tinytransformer.timing import timing
 
 Work = Callable[..., Any]
+
+PATIENCE = 5e-4  # seconds that a process looks for a message before it sleeps until one comes
 
 
 class WorkerError(RuntimeError):
@@ -113,6 +116,7 @@ class Process:
         Raises: WorkerError if the process has ended, as when the system kills it because memory is short.
         """
         try:
+            _await(self.answers)
             result, error, notes = self.answers.recv()
         except (EOFError, OSError):  # the second in the middle of an answer
             raise WorkerError("one of its processes has been ended from outside; is there enough memory?") from None
@@ -154,6 +158,7 @@ def _serve(work: Work, questions: Any, answers: Any, end: int) -> None:
     answers.send((None, None, notes))
     answer: tuple[Any, Exception | None, list[Any]]
     while True:
+        _await(questions)
         arguments = questions.recv()
         try:
             answer = work(*arguments), None, notes
@@ -164,6 +169,16 @@ def _serve(work: Work, questions: Any, answers: Any, end: int) -> None:
         except Exception:  # an error that cannot be sent
             answers.send((None, WorkerError(traceback.format_exc()), notes))
         notes.clear()
+
+
+def _await(connection: Any) -> None:
+    """Look again and again for a moment whether something has come, and leave the core to others in between.
+
+    To be woken by the system would take longer than most waits of a small model: a twentieth of a step of the toy.
+    """
+    until = perf_counter() + PATIENCE
+    while not connection.poll() and perf_counter() < until:
+        os.sched_yield()
 
 
 def _end_with(end: int) -> None:

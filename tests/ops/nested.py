@@ -1,6 +1,9 @@
 """Arrays as nested lists of floats: all that the oracles need to loop over scalars."""
 
+import math
 from itertools import product
+
+import numpy as np
 
 
 def shape_of(x):
@@ -81,26 +84,34 @@ def reducing(function):
     return apply
 
 
+def drawn_bytes(generator, count):
+    """Cut the words that a generator's source gives into bytes, the lowest first."""
+    words = generator.bit_generator.random_raw(math.ceil(count / 8)).tolist()
+    return b"".join(word.to_bytes(8, "little") for word in words)[:count]
+
+
 class InBlocks:
     """A generator for an array (B, H, T_query, T_key) whose bytes are drawn block after block, as by the operation.
 
-    `bytes` returns them in the order of the array; 0 where none was drawn, since `causal` hides the whole block.
+    It gives them in the order of the array; 0 where none was drawn, since `causal` hides the whole block.
     """
 
     def __init__(self, generator, shape, causal, block):
         self.generator, self.shape, self.causal, self.block = generator, shape, causal, block
+        self.bit_generator = self
 
-    def bytes(self, count):
-        drawn, (*_, queries, keys) = bytearray(count), self.shape
-        for head, i in product(range(count // (queries * keys)), range(0, queries, self.block)):
+    def random_raw(self, words):
+        drawn, (batch, heads, queries, keys) = bytearray(8 * words), self.shape
+        for head, i in product(range(batch * heads), range(0, queries, self.block)):
             rows = range(i, min(i + self.block, queries))
             seen = [j for j in range(keys) if not self.causal or keys - j >= queries - rows[-1]]
             for j in seen[:: self.block]:
                 columns = len(seen[j : j + self.block])
-                for row, chunk in zip(rows, rows_of(self.generator.bytes(len(rows) * columns), columns), strict=True):
+                chunks = rows_of(drawn_bytes(self.generator, len(rows) * columns), columns)
+                for row, chunk in zip(rows, chunks, strict=True):
                     start = (head * queries + row) * keys + j
                     drawn[start : start + columns] = chunk
-        return bytes(drawn)
+        return np.frombuffer(drawn, dtype="<u8")
 
 
 def rows_of(sequence, width):

@@ -13,6 +13,7 @@ from .nested import (
     broadcasting,
     build,
     common_shape,
+    drawn_bytes,
     elementwise,
     flatten,
     positions,
@@ -160,7 +161,7 @@ def layer_norm(x, gain, bias, *, eps=1e-5):
 def dropout_factors(count, rate, generator):
     """Return 0 or 1 / (share kept) for every element: a byte decides over it, so shares are whole 256ths."""
     threshold = min(max(round(rate * 256), 1), 255)
-    return [0.0 if byte < threshold else 256 / (256 - threshold) for byte in generator.bytes(count)]
+    return [0.0 if byte < threshold else 256 / (256 - threshold) for byte in drawn_bytes(generator, count)]
 
 
 def dropout(x, *, rate, generator=None):

@@ -33,6 +33,8 @@ def require_axis(name: str, axis: int | tuple[int, ...] | None, x: Array) -> Non
 def require_broadcast(name: str, x: Any, y: Any) -> None:
     """Raise ShapeError unless `x` and `y`, arrays, numbers or shapes, can be broadcast to one shape."""
     shapes = [z if isinstance(z, tuple) else getattr(z, "shape", ()) for z in (x, y)]
+    if shapes[0] == shapes[1]:  # as nearly always; to ask NumPy would take longer than a small addition
+        return
     try:
         np.broadcast_shapes(*shapes)
     except ValueError:
