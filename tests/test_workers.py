@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
+from tinytransformer import workers
 from tinytransformer.backend import shared
 from tinytransformer.tape import NonFiniteError, checking, debugging
 from tinytransformer.timing import timing
@@ -112,6 +113,21 @@ def test_the_context_reaches_into_it(hired, kind):
         assert ask() is True
     timing.reset(token)
     assert noted == [("linear", "forward", 0.5)] * 2
+
+
+@forks
+@pytest.mark.parametrize("patience", [0, 5e-4])
+def test_a_process_that_waits_sleeps(hired, monkeypatch, patience):
+    """After a moment, in which it looks whether something comes, it takes no time of the processor."""
+    monkeypatch.setattr(workers, "PATIENCE", patience)
+    worker = hired(Process, lambda: sum(os.times()[:2]))
+    worker.ask()
+    worker.answer()
+    worker.ask()
+    before = worker.answer()
+    time.sleep(0.5)
+    worker.ask()
+    assert worker.answer() - before < 0.1
 
 
 @forks

@@ -19,7 +19,7 @@ from tinytransformer.transformer import Transformer
 
 GROUP = 16  # tokens in a group
 BLOCK = 1 << 22  # logits that are computed at a time on a CPU: each time BLAS has to read the whole projection
-ENOUGH = 128  # rows that are worth a product of their own, on a CPU
+ENOUGH = 256  # rows that are worth a product of their own, on a CPU
 
 
 class Candidates:

@@ -12,6 +12,7 @@ Which of the two it is makes no difference to the result, not in a single bit.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 import traceback
@@ -116,7 +117,7 @@ class Process:
         Raises: WorkerError if the process has ended, as when the system kills it because memory is short.
         """
         try:
-            _await(self.answers)
+            _look_for_a_message(self.answers)
             result, error, notes = self.answers.recv()
         except (EOFError, OSError):  # the second in the middle of an answer
             raise WorkerError("one of its processes has been ended from outside; is there enough memory?") from None
@@ -158,7 +159,7 @@ def _serve(work: Work, questions: Any, answers: Any, end: int) -> None:
     answers.send((None, None, notes))
     answer: tuple[Any, Exception | None, list[Any]]
     while True:
-        _await(questions)
+        _look_for_a_message(questions)
         arguments = questions.recv()
         try:
             answer = work(*arguments), None, notes
@@ -171,13 +172,15 @@ def _serve(work: Work, questions: Any, answers: Any, end: int) -> None:
         notes.clear()
 
 
-def _await(connection: Any) -> None:
-    """Look again and again for a moment whether something has come, and leave the core to others in between.
+def _look_for_a_message(connection: Any) -> None:
+    """Look for a moment, again and again, whether something has come, and leave the core to others in between.
 
-    To be woken by the system would take longer than most waits of a small model: a twentieth of a step of the toy.
+    Being woken by the system takes longer than most waits of a small model.
     """
+    look = select.poll()  # `connection.poll` would make a new one every time
+    look.register(connection, select.POLLIN)
     until = perf_counter() + PATIENCE
-    while not connection.poll() and perf_counter() < until:
+    while not look.poll(0) and perf_counter() < until:
         os.sched_yield()
 
 

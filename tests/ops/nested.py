@@ -85,23 +85,22 @@ def reducing(function):
 
 
 def drawn_bytes(generator, count):
-    """Cut the words that a generator's source gives into bytes, the lowest first."""
-    words = generator.bit_generator.random_raw(math.ceil(count / 8)).tolist()
+    """Draw whole words of 64 bits and cut them into bytes, the lowest first."""
+    words = generator.integers(0, 2**64 - 1, size=math.ceil(count / 8), dtype="uint64", endpoint=True).tolist()
     return b"".join(word.to_bytes(8, "little") for word in words)[:count]
 
 
 class InBlocks:
     """A generator for an array (B, H, T_query, T_key) whose bytes are drawn block after block, as by the operation.
 
-    It gives them in the order of the array; 0 where none was drawn, since `causal` hides the whole block.
+    It gives their words in the order of the array; 0 where none was drawn, since `causal` hides the whole block.
     """
 
     def __init__(self, generator, shape, causal, block):
         self.generator, self.shape, self.causal, self.block = generator, shape, causal, block
-        self.bit_generator = self
 
-    def random_raw(self, words):
-        drawn, (batch, heads, queries, keys) = bytearray(8 * words), self.shape
+    def integers(self, *limits, size, **options):
+        drawn, (batch, heads, queries, keys) = bytearray(8 * size), self.shape
         for head, i in product(range(batch * heads), range(0, queries, self.block)):
             rows = range(i, min(i + self.block, queries))
             seen = [j for j in range(keys) if not self.causal or keys - j >= queries - rows[-1]]
@@ -111,7 +110,7 @@ class InBlocks:
                 for row, chunk in zip(rows, chunks, strict=True):
                     start = (head * queries + row) * keys + j
                     drawn[start : start + columns] = chunk
-        return np.frombuffer(drawn, dtype="<u8")
+        return np.frombuffer(drawn, dtype="<u8")  # an array, as NumPy's generators give one
 
 
 def rows_of(sequence, width):

@@ -49,6 +49,15 @@ def test_float32_stays(function, x):
     assert function(x.astype(np.float32)).dtype == np.float32
 
 
+def test_the_ones_that_are_kept_can_be_read_alone():
+    """Whoever wrote into them would falsify every sum that follows."""
+    for count in (3, 5, 4):
+        ones = module._ones(count, np.dtype(np.float32))
+        np.testing.assert_array_equal(ones, np.ones(count, np.float32), strict=True)
+        with pytest.raises(ValueError, match="read-only"):
+            ones[0] = 2
+
+
 @pytest.mark.parametrize("shape", [(0, 5), (1, 5), (7, 5), (7, 1000), (3, 0)])
 def test_few_rows_are_all_rows_in_order(monkeypatch, shape):
     monkeypatch.setattr(module, "FEW", 12)

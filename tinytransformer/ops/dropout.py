@@ -40,7 +40,7 @@ def dropout(x, *, rate, generator=None):
 def dropout_mask(x: Array, rate: float, generator: Any) -> Array:
     """Draw an array like `x`: 0 where an element is dropped, 1 / (share kept) elsewhere.
 
-    One random byte decides over each element, at a third of the cost of a random float. A byte below 256 * rate,
+    One random byte decides over each element, at a tenth of the cost of a random float. A byte below 256 * rate,
     rounded to at least 1 and at most 255, drops.
     """
     threshold = min(max(round(256 * rate), 1), 255)

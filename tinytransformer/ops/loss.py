@@ -71,8 +71,10 @@ def cross_entropy(logits, *, targets, padding=None, label_smoothing=0.0, count=N
         dz = exps  # the largest array there is: turned into the gradient in its place
         share = (dy * weight / count)[:, None]
         for few in few_rows(dz):
-            dz[few] *= share[few] / total[few]  # p
-            dz[few] -= share[few] * (label_smoothing / size)  # q, where it is spread out,
+            part = dz[few]
+            part *= share[few] / total[few]  # p
+            if label_smoothing:
+                part -= share[few] * (label_smoothing / size)  # q, where it is spread out,
         dz[row, target] -= share[:, 0] * (1 - label_smoothing)  # and at the target
         return (dz.reshape(logits.shape),)
 

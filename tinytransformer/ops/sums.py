@@ -12,7 +12,7 @@ from tinytransformer.backend import Array, array_module
 
 SHORT = 64  # the longest rows whose maxima are taken column by column,
 MANY = 16  # where there are so many times as many rows as columns
-FEW = 1 << 19  # elements that stay in a cache, and what is made of them too: of fewer, calls cost more than they save
+FEW = 1 << 19  # elements that stay in the last cache, 2 MiB in float32; with fewer, calls cost more than that saves
 
 
 def sum_to_last(x: Array) -> Array:
@@ -31,15 +31,16 @@ def sum_last(x: Array) -> Array:
     return (rows @ _ones(x.shape[-1], x.dtype)).reshape(*x.shape[:-1], 1)  # BLAS again
 
 
-_made: dict[np.dtype, np.ndarray] = {}  # of each dtype the longest that was asked for
+_longest_ones: dict[np.dtype, np.ndarray] = {}  # of each dtype
 
 
 def _ones(count: int, dtype: np.dtype) -> np.ndarray:
-    """Return so many ones, to be read alone: to make them anew takes as long as to add up a small array."""
-    ones = _made.get(dtype)
+    """Return so many ones, which cannot be written to: making them anew takes as long as adding up a small array."""
+    ones = _longest_ones.get(dtype)
     if ones is None or len(ones) < count:
-        ones = _made[dtype] = np.ones(count, dtype=dtype)
+        ones = np.ones(count, dtype=dtype)
         ones.flags.writeable = False
+        _longest_ones[dtype] = ones
     return ones[:count]
 
 
