@@ -117,8 +117,7 @@ class Process:
         Raises: WorkerError if the process has ended, as when the system kills it because memory is short.
         """
         try:
-            _look_for_a_message(self.answers)
-            result, error, notes = self.answers.recv()
+            result, error, notes = _receive(self.answers)
         except (EOFError, OSError):  # the second in the middle of an answer
             raise WorkerError("one of its processes has been ended from outside; is there enough memory?") from None
         if note := timing.get():
@@ -159,8 +158,7 @@ def _serve(work: Work, questions: Any, answers: Any, end: int) -> None:
     answers.send((None, None, notes))
     answer: tuple[Any, Exception | None, list[Any]]
     while True:
-        _look_for_a_message(questions)
-        arguments = questions.recv()
+        arguments = _receive(questions)
         try:
             answer = work(*arguments), None, notes
         except Exception as error:
@@ -172,16 +170,18 @@ def _serve(work: Work, questions: Any, answers: Any, end: int) -> None:
         notes.clear()
 
 
-def _look_for_a_message(connection: Any) -> None:
-    """Look for a moment, again and again, whether something has come, and leave the core to others in between.
+def _receive(connection: Any) -> Any:
+    """Wait for a message and return it. Raises: as `recv`.
 
-    Being woken by the system takes longer than most waits of a small model.
+    For a moment this looks again and again whether it has come, and leaves the core to others in between, before it
+    sleeps: being woken by the system takes longer than most waits of a small model.
     """
     look = select.poll()  # `connection.poll` would make a new one every time
     look.register(connection, select.POLLIN)
     until = perf_counter() + PATIENCE
     while not look.poll(0) and perf_counter() < until:
         os.sched_yield()
+    return connection.recv()
 
 
 def _end_with(end: int) -> None:

@@ -49,7 +49,7 @@ def test_float32_stays(function, x):
     assert function(x.astype(np.float32)).dtype == np.float32
 
 
-def test_the_ones_that_are_kept_can_be_read_alone():
+def test_the_ones_that_are_kept_cannot_be_written_to():
     """Whoever wrote into them would falsify every sum that follows."""
     for count in (3, 5, 4):
         ones = module._ones(count, np.dtype(np.float32))
