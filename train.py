@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+import tinytransformer.openblas  # noqa: F401  before NumPy is loaded
 from tinytransformer.backend import keep_freed_memory, require_device, set_precision
 from tinytransformer.checkpoint import load_config, require_same_vocabulary
 from tinytransformer.command_line import errors_in_one_line, interruptible

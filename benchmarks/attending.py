@@ -10,6 +10,9 @@ import json
 import sys
 from collections.abc import Callable
 
+import tinytransformer.openblas  # noqa: F401  before NumPy is loaded, as train.py does
+
+# isort: split
 import numpy as np
 
 from benchmarks.clock import Clock

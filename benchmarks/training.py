@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 
+import tinytransformer.openblas  # noqa: F401  before NumPy is loaded, as train.py does
 from benchmarks.clock import Clock
 from benchmarks.floor import measure_floor, products
 from benchmarks.processes import memory_with_workers, peak_memory

@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import tinytransformer.openblas  # noqa: F401  before NumPy is loaded, as train.py does: runs are compared with its runs
+
+# isort: split
 import numpy as np
 import pytest
 from scripts import ROOT, load_script, write_run

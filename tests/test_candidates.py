@@ -13,11 +13,11 @@ from tinytransformer.ops import sums
 class Projecting:
     """A model whose features are the logits themselves."""
 
-    def __init__(self, vocabulary):
-        self.parameters, self.vocabulary = SimpleNamespace(data=np.zeros(0)), vocabulary
+    def __init__(self, vocabulary, dtype=np.float64):
+        self.parameters, self.vocabulary, self.dtype = SimpleNamespace(data=np.zeros(0)), vocabulary, dtype
 
     def projection(self):
-        return np.eye(self.vocabulary)
+        return np.eye(self.vocabulary, dtype=self.dtype)
 
 
 class Noting(Candidates):
@@ -67,6 +67,17 @@ def test_large_logits_do_not_overflow():
     found, logs = Candidates(Projecting(3), (0,)).best(np.array([[10_000.0, 9_999.0, -10_000.0]]), 1)
     assert found == [[1]]  # and the forbidden one, which is larger, has its part in the sum
     np.testing.assert_allclose(logs, [[-1.31326169]], rtol=1e-8)
+
+
+@pytest.mark.parametrize("shift", [0.0, 55.0, -55.0, 61.0, -61.0, 1000.0, -1000.0])
+def test_logits_of_any_size_give_the_same(shift):
+    """All of a row moved alike changes no probability, whether its largest is taken out or not."""
+    logits = np.random.default_rng(0).normal(size=(4, 50)).astype(np.float32)
+    found, logs = Candidates(Projecting(50), (3,)).best(logits, 5)
+    moved = logits.astype(np.float64) + np.array([[0.0], [shift], [0.0], [-shift]])
+    found_moved, logs_moved = Candidates(Projecting(50, np.float32), (3,)).best(moved.astype(np.float32), 5)
+    np.testing.assert_array_equal(found_moved, found)
+    np.testing.assert_allclose(logs_moved, logs, rtol=0, atol=1e-4)
 
 
 def test_a_view_of_an_embedding_is_copied_into_the_order_of_rows():

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinytransformer.backend import Array, array_module, to_host
-from tinytransformer.ops.sums import few_rows, row_blocks, sum_last
+from tinytransformer.ops.sums import few_rows, is_moderate, row_blocks, sum_last
 from tinytransformer.transformer import Transformer
 
 GROUP = 16  # tokens in a group
@@ -69,8 +69,12 @@ class Candidates:
             seen[:, self.forbidden] = -math.inf
             maxima[few] = _maxima_of_groups(seen, groups)
             top = xp.concatenate([maxima[few], apart], axis=1).max(axis=1, keepdims=True)
-            exps = seen - top  # so that nothing overflows; see `ops.logsumexp`
-            sums = sum_last(xp.exp(exps, out=exps)) + xp.exp(apart - top).sum(axis=1, keepdims=True)
+            if is_moderate(top):  # a pass over all logits is saved
+                top, exps = xp.zeros_like(top), xp.exp(seen)
+            else:
+                exps = seen - top  # so that nothing overflows; see `ops.logsumexp`
+                xp.exp(exps, out=exps)
+            sums = sum_last(exps) + xp.exp(apart - top).sum(axis=1, keepdims=True)
             norms[few] = top + xp.log(sums)
         return logits, norms, maxima
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from tinytransformer.backend import Array, array_module
 from tinytransformer.ops.checks import require, require_rate
 from tinytransformer.ops.dropout import dropout_mask
-from tinytransformer.ops.sums import max_last, sum_last, sum_of_products
+from tinytransformer.ops.sums import MODERATE, is_moderate, max_last, sum_last, sum_of_products
 from tinytransformer.tensor import ShapeError, op
 
-MODERATE = 60.0  # e^60 is 1e26: far from the ends of float32, however many are added up
 LEAST = math.exp(-MODERATE)  # the least a sum of e^scores can be where a key is visible; where none is, it is 0
 
 
@@ -61,7 +58,7 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
     scale = 1 / math.sqrt(query.shape[-1])
     scaled_query = query * scale  # scaling Q costs less than scaling S, which is larger
     probabilities = scaled_query @ key.swapaxes(-1, -2)  # S; from here on P is computed in its place
-    moderate = _is_moderate(probabilities)
+    moderate = is_moderate(probabilities)
     visible = _visible(xp, probabilities.shape, mask, causal)
     if visible is not None:
         probabilities += xp.where(visible, probabilities.dtype.type(0), probabilities.dtype.type(-math.inf))
@@ -85,16 +82,6 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
         return dquery, _product(dscores.swapaxes(-1, -2), scaled_query), dvalue
 
     return _product(probabilities if kept is None else probabilities * kept, value), backward
-
-
-def _is_moderate(scores: Array) -> bool:
-    """Return whether e^scores neither overflows nor vanishes, even summed up, so that no maximum has to be taken out.
-
-    To find that out is cheap on a CPU, for all scores at once; on a GPU the answer would have to be waited for.
-    """
-    if array_module(scores) is not np:
-        return False
-    return bool(scores.min(initial=0) > -MODERATE and scores.max(initial=0) < MODERATE)
 
 
 def _product(x: Array, y: Array) -> Array:

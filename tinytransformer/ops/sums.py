@@ -12,6 +12,7 @@ from tinytransformer.backend import Array, array_module
 
 SHORT = 64  # the longest rows whose maxima are taken column by column,
 MANY = 16  # where there are so many times as many rows as columns
+MODERATE = 60.0  # e^60 is 1e26: far from the ends of float32, however many are added up
 FEW = 1 << 19  # elements that stay in the last cache, 2 MiB in float32; with fewer, calls cost more than that saves
 
 
@@ -64,6 +65,16 @@ def max_last(x: Array) -> Array:
     for i in range(1, d):  # a column at a time: NumPy takes longer to begin a short row than to read it
         np.maximum(largest, x[..., i], out=largest)
     return largest[..., None]
+
+
+def is_moderate(scores: Array) -> bool:
+    """Return whether e^scores neither overflows nor vanishes, even summed up, so that no maximum has to be taken out.
+
+    To find that out is cheap on a CPU, for all scores at once; on a GPU the answer would have to be waited for.
+    """
+    if array_module(scores) is not np:
+        return False
+    return bool(scores.min(initial=0) > -MODERATE and scores.max(initial=0) < MODERATE)
 
 
 def few_rows(x: Array) -> list[slice]:
