@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import tinytransformer.openblas  # noqa: F401  before NumPy is loaded, as train.py does: runs are compared with its runs
+import kernels  # noqa: F401  before NumPy
 
 # isort: split
 import numpy as np

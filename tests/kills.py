@@ -23,6 +23,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import kernels  # noqa: F401  before NumPy
+
+# isort: split
 from scripts import ROOT, load_script
 
 from tinytransformer import run_directory, writing

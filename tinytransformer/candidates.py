@@ -69,13 +69,13 @@ class Candidates:
             seen[:, self.forbidden] = -math.inf
             maxima[few] = _maxima_of_groups(seen, groups)
             top = xp.concatenate([maxima[few], apart], axis=1).max(axis=1, keepdims=True)
-            if is_moderate(top):  # a pass over all logits is saved
-                top, exps = xp.zeros_like(top), xp.exp(seen)
+            if is_moderate(top):  # then so is the sum of each row, and a pass over all logits is saved
+                taken, exps = xp.zeros_like(top), xp.exp(seen)
             else:
-                exps = seen - top  # so that nothing overflows; see `ops.logsumexp`
+                taken, exps = top, seen - top  # so that nothing overflows; see `ops.logsumexp`
                 xp.exp(exps, out=exps)
-            sums = sum_last(exps) + xp.exp(apart - top).sum(axis=1, keepdims=True)
-            norms[few] = top + xp.log(sums)
+            sums = sum_last(exps) + xp.exp(apart - taken).sum(axis=1, keepdims=True)
+            norms[few] = xp.maximum(top, taken + xp.log(sums))  # or rounding might make a probability of more than 1
         return logits, norms, maxima
 
     def parts(self, rows: int, most: int = BLOCK) -> list[slice]:

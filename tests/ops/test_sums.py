@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tinytransformer.ops.sums as module
-from tinytransformer.ops.sums import SHORT, few_rows, max_last, sum_last, sum_of_products, sum_to_last
+from tinytransformer.ops.sums import SHORT, few_rows, is_moderate, max_last, sum_last, sum_of_products, sum_to_last
 
 WIDTHS = [1, 2, 3, SHORT - 1, SHORT, SHORT + 1, 3 * SHORT]
 
@@ -65,3 +65,17 @@ def test_few_rows_are_all_rows_in_order(monkeypatch, shape):
     blocks = [rows[few] for few in few_rows(np.empty(shape))]
     assert np.concatenate([rows[:0], *blocks]).tolist() == rows.tolist()
     assert [len(block) for block in blocks[:-1]] == [size] * len(blocks[:-1])
+
+
+@pytest.mark.parametrize("score", [0.0, 59.9, -59.9])
+def test_scores_are_moderate(score):
+    assert is_moderate(np.array([[1.0, score]]))
+
+
+@pytest.mark.parametrize("score", [60.1, -60.1, np.inf, -np.inf, np.nan])
+def test_one_score_is_not_moderate(score):
+    assert not is_moderate(np.array([[1.0, score]]))
+
+
+def test_where_there_are_no_scores_all_are_moderate():
+    assert is_moderate(np.zeros((0, 5)))

@@ -1,4 +1,4 @@
-"""Sums, and a maximum, that are needed again and again, each by the fastest route.
+"""Sums, and what else is asked of rows again and again, each by the fastest route.
 
 For sums that is BLAS on a CPU; a GPU adds as fast as it reads, and its products would round to TF32 where that is asked
 for.
@@ -70,6 +70,7 @@ def max_last(x: Array) -> Array:
 def is_moderate(scores: Array) -> bool:
     """Return whether e^scores neither overflows nor vanishes, even summed up, so that no maximum has to be taken out.
 
+    For that it is enough if the largest score of every row is moderate: what vanishes beside it may.
     To find that out is cheap on a CPU, for all scores at once; on a GPU the answer would have to be waited for.
     """
     if array_module(scores) is not np:
