@@ -28,13 +28,14 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
 
     Without c the entries of S would have variance d for queries and keys of variance 1. Softmax would put nearly all
     weight on one key, and its gradient would vanish. A query that sees no key at all has P = 0 and gets Y = 0, rather
-    than 0 / 0.
+    than 0 / 0. To take a number off all scores of a query changes nothing (see `softmax`). The largest is taken off, so
+    that nothing overflows, where not all scores are between -60 and 60.
 
     Backward, from the end to the beginning, by the rules of `matmul`, `multiply` and `softmax`:
 
         dV = A^T @ dY                       from Y' = A' @ V + A @ V'
         dA = dY @ V^T
-        dP = m * dA
+        dP = m * dA                         from A' = m * P'
         dS = P * (dP - sum(dP * P) over the keys)
         dQ = c * dS @ K                     from S' = c * (Q' @ K^T + Q @ K'^T)
         dK = c * dS^T @ Q

@@ -27,11 +27,13 @@ def blockwise_attention(query, key, value, *, mask=None, causal=False, rate=0.0,
 
     Forward, for one head, in the letters of `attention`: Q is a block of queries, and K_1, V_1, K_2, V_2, ... are the
     blocks of keys and values. Softmax needs the largest score of a query, and a sum, over all keys, and a block shows
-    only some of them. So three things are kept for each query, over the blocks seen so far:
+    only some of them. So three things are kept for each query. With S and V of all blocks seen so far, over whose keys
+    max and sum go, they are
 
-        t = max(S)      s = sum(e^(S - t))      Z = sum(m * e^(S - t) * V)
+        t = max(S)      s = sum(e^(S - t))      Z = (m * e^(S - t)) @ V
 
-    Another block S = c * Q @ K_j^T may raise the largest score, from t to t_new. Since
+    Before the first block s = 0, Z = 0, and t is the least finite number, since -inf - (-inf) is none. From here on S
+    is that of a single block. Another one, S = c * Q @ K_j^T, may raise the largest score, from t to t_new. Since
 
         e^(S - t_new) = e^(t - t_new) * e^(S - t)
 
@@ -42,27 +44,30 @@ def blockwise_attention(query, key, value, *, mask=None, causal=False, rate=0.0,
         s_new = e^(t - t_new) * s + sum(E)
         Z_new = e^(t - t_new) * Z + (m * E) @ V_j
 
-    After the last block P = E / s for each of them, with the t of the last, so that Y = Z / s. A query that sees no key
-    at all has s = 0 and gets Y = 0. Blocks that `causal` hides as a whole are left out: nearly half of them.
+    After the last block P = E / s for each of them, with the t of the last, so that Y = Z / s. Where a key is visible
+    s is at least 1, as one of the scores is t. A query that sees no key at all has s = 0 and Z = 0; s then
+    counts as 1. Blocks that `causal` hides as a whole are left out: nearly half of them.
 
     Backward. Y is that of `attention`, and so are its gradients. There all lines but one hold for every block by
     itself: the blocks of dQ add up over the keys, those of dK and dV over the queries. The one line is
 
         dS = P * (dP - sum(dP * P) over the keys)
 
-    whose sum runs over all blocks, and is known without any of them. With dP = m * dA and dA = dY @ V^T,
+    whose sum runs over all blocks, and is known without any of them. With dP = m * dA,
 
-        sum(dP * P) over the keys = sum(dA * A) over the keys         from A = m * P
-                                  = sum(dY * (A @ V)) over the features
+        sum(dP * P) over the keys = sum(dA * A) over the keys             from A = m * P
+                                  = sum(dY * (A @ V)) over the features     from dA = dY @ V^T
                                   = sum(dY * Y) over the features
 
     P = E / s would cost a division for every query and key. It is enough to divide dY once: with G = dY / s,
 
-        E   = e^(c * Q @ K_j^T - t)         once more, now with the t and s of all keys
-        dV += (m * E)^T @ G                                             = A^T @ dY
-        dS  = E * (m * (G @ V_j^T) - sum(G * Y) over the features)
-        dQ += c * dS @ K_j
-        dK += c * dS^T @ Q
+        E     = e^(c * Q @ K_j^T - t)       once more, now with the t and s of all keys
+        dV_j += (m * E)^T @ G                                           = A^T @ dY
+        dS    = E * (m * (G @ V_j^T) - sum(G * Y) over the features)
+        dQ   += c * dS @ K_j
+        dK_j += c * dS^T @ Q
+
+    in which Q, dQ, Y, dY, G, t and s are those of one block of queries.
 
     m is not kept either: a copy of the generator, made before it drew, draws it again in the same order.
 
