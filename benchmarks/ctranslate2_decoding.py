@@ -24,7 +24,8 @@ class Decoder:
 
     Its score divides by length^alpha where `decoding.length_penalty` divides by ((5 + length) / 6)^alpha, and its
     search ends when as many hypotheses as the beam is wide have ended, so with a beam it finds another translation here
-    and there. Greedy search has no such choice.
+    and there. It has one limit of length for all sources, the largest of theirs, so a translation that repeats itself
+    without end is cut later.
     """
 
     def __init__(self, translator: Translator):

@@ -1,11 +1,11 @@
-"""Which kernels OpenBLAS multiplies matrices with: train.py imports this before NumPy, which brings OpenBLAS along.
+"""Which kernels OpenBLAS multiplies matrices with: train.py and its benchmarks import this before NumPy.
 
 OpenBLAS takes its kernels for AVX-512 on every processor that has AVX-512. AMD's Zen 4 has it, but carries out such an
 instruction in two halves, and there the kernels for AVX2 are faster, except for very small products, such as those of
 attention over short sentences. A step of training takes 5 to 8 % less with them from a width of 256 on, the same with
 one of 128, and 4 % more with one of 64; decoding takes 3 to 5 % more, so translate.py leaves OpenBLAS its choice
-(measured with OpenBLAS 0.3.31; docs/performance.md). It can be told only in the environment, before it is loaded. So
-this is done by importing, and by scripts alone: the environment belongs to the whole process.
+(measured with OpenBLAS 0.3.31; docs/gains.md). OpenBLAS can be told only in the environment, and only before it
+is loaded. So this is done by importing, and by scripts alone: the environment belongs to the whole process.
 """
 
 from __future__ import annotations

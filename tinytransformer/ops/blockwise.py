@@ -32,8 +32,8 @@ def blockwise_attention(query, key, value, *, mask=None, causal=False, rate=0.0,
 
         t = max(S)      s = sum(e^(S - t))      Z = (m * e^(S - t)) @ V
 
-    Before the first block s = 0, Z = 0, and t is the least finite number, since -inf - (-inf) is none. From here on S
-    is that of a single block. Another one, S = c * Q @ K_j^T, may raise the largest score, from t to t_new. Since
+    Before the first block s = 0, Z = 0, and t is the least finite number, since -inf - (-inf) is not a number. From
+    here on S is that of one block. Another, S = c * Q @ K_j^T, may raise the largest score, from t to t_new. Since
 
         e^(S - t_new) = e^(t - t_new) * e^(S - t)
 
@@ -44,9 +44,9 @@ def blockwise_attention(query, key, value, *, mask=None, causal=False, rate=0.0,
         s_new = e^(t - t_new) * s + sum(E)
         Z_new = e^(t - t_new) * Z + (m * E) @ V_j
 
-    After the last block P = E / s for each of them, with the t of the last, so that Y = Z / s. Where a key is visible
-    s is at least 1, as one of the scores is t. A query that sees no key at all has s = 0 and Z = 0; s then
-    counts as 1. Blocks that `causal` hides as a whole are left out: nearly half of them.
+    After the last block, with its t and s, P = e^(S - t) / s in every block, so that Y = Z / s. Where a key is visible
+    s is at least 1, as one of the scores is t. A query that sees no key at all has s = 0 and Z = 0; s then counts
+    as 1. Blocks that `causal` hides as a whole are left out: nearly half of them.
 
     Backward. Y is that of `attention`, and so are its gradients. There all lines but one hold for every block by
     itself: the blocks of dQ add up over the keys, those of dK and dV over the queries. The one line is

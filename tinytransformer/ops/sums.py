@@ -70,7 +70,7 @@ def max_last(x: Array) -> Array:
 def is_moderate(scores: Array) -> bool:
     """Return whether e^scores neither overflows nor vanishes, even summed up, so that no maximum has to be taken out.
 
-    For that it is enough if the largest score of every row is moderate: what vanishes beside it may.
+    It is enough to ask this of the largest score of every row: what vanishes beside it may.
     To find that out is cheap on a CPU, for all scores at once; on a GPU the answer would have to be waited for.
     """
     if array_module(scores) is not np:
