@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.processes import MeasurementError, in_turns, machine, measure, ratios, require_torch, table, table_row
 from tinytransformer.checkpoint import load_model
 from tinytransformer.command_line import HelpFormatter, count, errors_in_one_line
-from tinytransformer.data import read_lines
+from tinytransformer.data import DataError, read_lines
 
 HEAD = ("search", "contender", "sentences per second", "time over ours", "equal translations")
 OURS = "tinytransformer"
@@ -34,6 +34,8 @@ def main() -> None:
     require_torch("benchmarks.decode")
     with errors_in_one_line("benchmarks.decode"):
         lines = read_lines(options.source)
+        if not any(line.strip() for line in lines):
+            raise DataError(f"{options.source} holds no sentence")
         load_model(options.model)  # so that what is wrong with it is said once
         contenders = dict(CONTENDERS)
         if importlib.util.find_spec("ctranslate2") is None:
@@ -45,8 +47,9 @@ def main() -> None:
         )
         print("", table(HEAD, []), sep="\n", flush=True)
         try:
-            for row in (row for beam in (1, options.beam) for row in rows_of(beam, contenders, options, len(lines))):
-                print(table_row(row), flush=True)
+            for beam in sorted({1, options.beam}):
+                for row in rows_of(beam, contenders, options, len(lines)):
+                    print(table_row(row), flush=True)
         except MeasurementError as error:
             sys.exit(f"benchmarks.decode: error: {error}")
 

@@ -134,7 +134,7 @@ CONTENDERS = {"tinytransformer": measure_tinytransformer, "PyTorch": measure_pyt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks.gpu_training", description=__doc__)
     parser.add_argument("contender", choices=CONTENDERS)
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("precision", choices=PRECISIONS)

@@ -67,7 +67,7 @@ def measure_training(contender: str, size: Size, new_clock: Callable[[], Clock] 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks.training", description=__doc__)
     parser.add_argument("contender", choices=CONTENDERS)
     parser.add_argument("size", choices=SIZES)
     options = parser.parse_args()

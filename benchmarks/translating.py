@@ -107,7 +107,7 @@ def measure_translation(contender: str, translator: Translator, lines: list[str]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="benchmarks.translating", description=__doc__)
     parser.add_argument("contender", choices=CONTENDERS)
     parser.add_argument("source", type=Path)
     parser.add_argument("--model", type=Path, required=True)

@@ -143,6 +143,21 @@ def test_what_is_wrong_with_the_run_is_said_once(run, measured, monkeypatch):
     assert "elsewhere" in str(caught.value.code)
 
 
+def test_a_beam_of_one_is_greedy_and_measured_once(run, measured, monkeypatch, capsys):
+    run_command(monkeypatch, run.parent / "text", "--model", run, "--turns", "1", "--beam", "1")
+    rows = [line for line in capsys.readouterr().out.split("\n") if line.startswith("| greedy")]
+    assert len(rows) == 4
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_a_text_without_a_sentence_is_refused(run, measured, monkeypatch, text):
+    empty = run.parent / "empty"
+    empty.write_text(text)
+    with pytest.raises(SystemExit) as caught:
+        run_command(monkeypatch, empty, "--model", run)
+    assert caught.value.code == f"benchmarks.decode: error: {empty} holds no sentence"
+
+
 def test_a_contender_prints_one_line_of_json(run, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["translating", "ours", str(run.parent / "text"), "--model", str(run)])
     translating.main()
