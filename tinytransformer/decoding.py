@@ -94,8 +94,8 @@ class Sampling:
 
     temperature: the log-probabilities are divided by it; below 1 the probable becomes more probable.
     top_k: draw from the k most probable tokens only (Fan, Lewis and Dauphin 2018, arXiv:1805.04833, section 5).
-    top_p: draw from the fewest tokens that together have this probability (Holtzman et al. 2020, arXiv:1904.09751,
-        section 3.1).
+    top_p: draw from the fewest tokens that together have this probability, out of what the temperature and top_k leave,
+        which adds up to 1 (Holtzman et al. 2020, arXiv:1904.09751, section 3.1).
     """
 
     seed: int = 1

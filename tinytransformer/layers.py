@@ -120,10 +120,11 @@ def sinusoidal_table(length: int, width: int) -> np.ndarray:
 class MultiHeadAttention(Module):
     """Attention in H subspaces at once, and a projection of what they found, side by side.
 
-        head_i = attention(x @ W_query_i, memory @ W_key_i, memory @ W_value_i)
-        y      = concatenate(head_1, ..., head_H) @ W_output
+        head_i = attention(x @ W_query_i + b_query_i, memory @ W_key_i + b_key_i, memory @ W_value_i + b_value_i)
+        y      = concatenate(head_1, ..., head_H) @ W_output + b_output
 
-    The heads' matrices stand side by side in one D x D matrix each for query, key and value.
+    The heads' matrices stand side by side in one D x D matrix each for query, key and value. The biases are those of
+    algorithm 5; section 3.2.2 has none.
     Source: Vaswani et al. 2017, section 3.2.2; Phuong and Hutter 2022, algorithm 5.
     """
 

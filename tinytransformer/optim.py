@@ -28,7 +28,8 @@ class Adam:
         p = p - rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps) - rate * decay * p
 
     The moments start at zero and so are too small at first; dividing by 1 - beta^t corrects that. The decay stands
-    outside the division, and is spared gains and biases, for which zero is no natural value.
+    outside the division, and is spared gains and biases, for which zero is no natural value. As in PyTorch it is
+    multiplied by the whole rate; in algorithm 2 it is multiplied by the schedule alone, and not by the step size.
 
     Attributes:
         m, v: the moments, flat arrays like the parameters; step: how many steps have been taken. Together with the
@@ -70,7 +71,7 @@ class Adam:
         self.step += 1
         xp = array_module(self.m)
         beta1, beta2 = self.betas
-        # Both corrections taken out of the square root: rate * m / (sqrt(v) + eps'), one pass less over v.
+        # The correction of v taken out of the square root, and both put into the rate: rate' * m / (sqrt(v) + eps').
         correction = math.sqrt(1 - beta2**self.step)
         rate, eps = learning_rate * correction / (1 - beta1**self.step), self.eps * correction
         fade = 1 - learning_rate * self.weight_decay if self.weight_decay else None
@@ -151,7 +152,7 @@ def clipping(gradient: Array, limit: float) -> tuple[Array, float | Array]:
 
 
 def inverse_square_root(step: int, *, peak: float, warmup: int) -> float:
-    """Return the learning rate of step 1, 2, ...: a linear rise to `peak` over `warmup` steps, then 1 / sqrt(step).
+    """Return the learning rate of step 1, 2, ...: linear up to `peak` over `warmup` steps, then as 1 / sqrt(step).
 
     With peak = (D * warmup)^-1/2 it is the schedule of Vaswani et al. 2017, equation 3.
     """
@@ -160,6 +161,8 @@ def inverse_square_root(step: int, *, peak: float, warmup: int) -> float:
 
 def cosine(step: int, *, peak: float, warmup: int, total: int) -> float:
     """Return the learning rate of step 1, 2, ...: a linear rise to `peak`, then half a cosine down to 0 at `total`.
+
+    If `total` does not come after the warm-up, the rise is all.
 
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, with one period.
     """

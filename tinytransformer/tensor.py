@@ -40,7 +40,7 @@ class Tensor:
     """An array that remembers how it was made.
 
     Attributes:
-        data: the array, NumPy or CuPy. Only the optimizer writes into it.
+        data: the array, NumPy or CuPy. No operation writes into it: the optimizer does, and loading weights.
         grad: dL/ddata after `backward()`, an array of the same shape, or None. Leaves alone keep one.
         requires_grad: whether gradients flow to this Tensor.
 

@@ -105,8 +105,8 @@ class TransformerConfig:
         return tables * D + encoder + decoder + last_norms
 
 
-# Shapes to choose from by name. "base" is the base model of Vaswani et al. 2017, table 3; "tiny" is the model that
-# Wu et al. 2021, "Good for Misconceived Reasons", train on Multi30k.
+# Shapes to choose from by name. "base" has the sizes of the base model in Vaswani et al. 2017, table 3; "tiny" those of
+# Wu et al. 2021, "Good for Misconceived Reasons", for Multi30k.
 PRESETS: dict[str, dict[str, Any]] = {
     "toy": {"width": 64, "feed_forward_width": 256, "heads": 4, "encoder_layers": 2, "decoder_layers": 2},
     "tiny": {"width": 128, "feed_forward_width": 256, "heads": 4, "encoder_layers": 4, "decoder_layers": 4},

@@ -56,6 +56,12 @@ def test_no_ids_take_nothing():
     np.testing.assert_array_equal(table.grad, np.zeros((5, 3)))
 
 
+def test_means_of_no_rows_have_a_gradient_of_no_rows():
+    x = Tensor(np.ones((0, 3)), requires_grad=True)
+    OPS["mean"](x, axis=-1).backward(np.ones(0))
+    assert x.grad.shape == (0, 3)
+
+
 EMPTY = [
     ((0, 2, 3), (3, 4)),
     ((2, 3), (0, 3, 4)),

@@ -101,6 +101,16 @@ def test_cross_entropy_of_nothing_but_padding_is_zero():
     assert not logits.grad.any()
 
 
+def test_padding_that_is_ruled_out_does_not_count():
+    """Where the model gives padding a probability of 0 its loss would be infinite, and 0 times that is no number."""
+    logits = Tensor(np.array([[0.0, -np.inf], [0.0, 0.0]]), requires_grad=True)
+    loss = OPS["cross_entropy"](logits, targets=np.array([1, 0]), padding=1)
+    with np.errstate(all="ignore"):
+        loss.backward()
+    np.testing.assert_allclose(loss.data, np.log(2), rtol=1e-15)
+    np.testing.assert_allclose(logits.grad, [[0, 0], [-0.5, 0.5]], rtol=1e-15)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_token_that_is_ruled_out_costs_the_others_nothing(dtype):
     """A logit of -inf away from the target: the loss and its gradient are those without that token."""

@@ -137,7 +137,7 @@ def gelu_backward(call: Pass, *, du: bool = True) -> Gradients:
 def attention_backward(call: Pass, *, sum_term: float = 1) -> Gradients:
     """No softmax is needed: with the identity for values attention returns its weights, A, or P without dropout.
 
-    And P * dP = P * M * dA = A * dA.
+    And P * dP = P * m * dA = A * dA.
     """
     query, key, value = call.inputs
     identity = np.broadcast_to(np.eye(key.shape[-2]), (*key.shape[:-1], key.shape[-2]))

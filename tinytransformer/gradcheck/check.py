@@ -62,8 +62,8 @@ def check(
 ) -> list[Result]:
     """Compare the gradient of every input of `case` with its numerical gradient; one Result per input.
 
-    The upstream gradient is random. A vector of ones, the usual choice, sees nothing wrong in any backward of
-    softmax: what sums to 1 has a gradient of zero when it is summed.
+    The upstream gradient is random. A vector of ones, the usual choice, cannot tell the backward of softmax from one
+    that is scaled, negated or zero everywhere: what sums to 1 has a gradient of zero when it is summed.
 
     device: where the operation runs, in both directions; numbers are drawn and compared on the host.
     numerical: gives the numerical gradients where they are known already.

@@ -26,10 +26,11 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
         A = m * P                           the weights; A = P without dropout
         Y = A @ V
 
-    Without c the entries of S would have variance d for queries and keys of variance 1. Softmax would put nearly all
-    weight on one key, and its gradient would vanish. A query that sees no key at all has P = 0 and gets Y = 0, rather
-    than 0 / 0. To take a number off all scores of a query changes nothing (see `softmax`). So the largest is taken
-    off, lest anything overflow; on a CPU only where not all scores are between -60 and 60.
+    Without c the entries of S would have variance d for queries and keys of independent elements of mean 0 and variance
+    1. Softmax would put nearly all weight on one key, and its gradient would vanish. A query that sees no key at all
+    has P = 0 and gets Y = 0, rather than 0 / 0. To take a number off all scores of a query changes nothing (see
+    `softmax`). So the largest is taken off, lest anything overflow; on a CPU only where not all scores are between -60
+    and 60.
 
     Backward, from the end to the beginning, by the rules of `matmul`, `multiply` and `softmax`:
 

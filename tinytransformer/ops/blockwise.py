@@ -75,7 +75,7 @@ def blockwise_attention(query, key, value, *, mask=None, causal=False, rate=0.0,
     block: how many queries, and how many keys, make a block.
 
     Shapes and errors: as `attention`. Also ValueError unless block is at least 1.
-    Source: Rabe and Staats 2021, arXiv:2112.05682, section 2; Dao et al. 2022, arXiv:2205.14135, algorithms 1 and 4.
+    Source: Rabe and Staats 2021, arXiv:2112.05682, sections 2, 3; Dao et al. 2022, arXiv:2205.14135, algorithms 1, 4.
     """
     require_attention_shapes("blockwise_attention", query, key, value, mask)
     require_rate("blockwise_attention", rate)

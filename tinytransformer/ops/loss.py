@@ -32,7 +32,7 @@ def cross_entropy(logits, *, targets, padding=None, label_smoothing=0.0, count=N
     targets: integers in [0, V).
     padding: the target id of positions that do not count, or None if all do.
     label_smoothing: e, 0 <= e < 1.
-    count: what the sum is divided by, by default the number of positions that count. With the count of the whole
+    count: what the sum is divided by, by default the number of positions that count, or 1. With the count of the whole
         batch passed in, the losses of its parts add up to the loss of the batch, and so do the gradients.
 
     Shapes: logits (..., V), targets (...) -> scalar.
@@ -78,4 +78,5 @@ def cross_entropy(logits, *, targets, padding=None, label_smoothing=0.0, count=N
         dz[row, target] -= share[:, 0] * (1 - label_smoothing)  # and at the target
         return (dz.reshape(logits.shape),)
 
-    return (loss * weight).sum() / count, backward
+    loss = xp.where(weight > 0, loss, weight)  # rather than w * loss, since a loss may be infinite, and 0 * inf is NaN
+    return loss.sum() / count, backward

@@ -23,7 +23,7 @@ def matmul(x, y):
         dx = dz @ y^T
         dy = x^T @ dz
 
-    Shapes: x (..., n, k), y (..., k, m) -> (..., n, m); the leading axes broadcast.
+    Shapes: arrays x (..., n, k), y (..., k, m) -> (..., n, m); the leading axes broadcast.
     Raises: ShapeError if there are fewer than two axes, the inner sizes differ, or the others do not broadcast.
     """
     require(

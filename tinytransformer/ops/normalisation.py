@@ -1,4 +1,4 @@
-"""Layer normalisation: every position gets mean 0 and standard deviation 1 before it is scaled and shifted."""
+"""Layer normalisation: every position gets mean 0 and, but for eps, standard deviation 1; then a scale and a shift."""
 
 from __future__ import annotations
 

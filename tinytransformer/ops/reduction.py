@@ -43,7 +43,7 @@ def mean(x, *, axis: Axis = None, keepdims=False):
     y = x.mean(axis=axis, keepdims=keepdims)
 
     def backward(dy):
-        n = x.size // y.size  # how many elements went into each mean
+        n = x.size // (y.size or 1)  # how many elements went into each mean
         return (_repeat(dy / n, x, axis, keepdims),)
 
     return y, backward

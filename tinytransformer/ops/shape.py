@@ -92,7 +92,7 @@ def getitem(x, *, key):
     Backward. The elements that were taken get their dy, all others 0. No element can be taken twice, so putting
     is enough and nothing has to be added up; `gather` and `embedding` are for ids that repeat.
 
-    Shapes: as in NumPy. y is a view.
+    Shapes: as in NumPy. y is a view, unless the key names a single element.
     Raises: TypeError if the key holds an array or a list; ShapeError if an index does not exist.
     """
     for part in key if isinstance(key, tuple) else (key,):

@@ -29,7 +29,7 @@ def softmax(x, *, axis=-1):
 
     Shapes: any; y has the shape of x.
     Raises: ShapeError if x has no such axis.
-    Source: Phuong and Hutter 2022, arXiv:2207.09238, section 3, "softmax".
+    Source: Phuong and Hutter 2022, arXiv:2207.09238, section 5, algorithm 4.
     """
     require_axis("softmax", axis, x)
     y = array_module(x).exp(x - x.max(axis=axis, keepdims=True))
