@@ -16,6 +16,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from tinytransformer.command_line import errors_in_one_line
 from tinytransformer.gradcheck.check import TOLERANCE
 from tinytransformer.gradcheck.exercise import ExerciseError, exercise, operation_in
 from tinytransformer.gradcheck.faults import plant
@@ -95,7 +96,13 @@ def shown(path: Path) -> str:
 
 
 def marks_of(path: Path, name: str) -> list[Mark]:
-    return grade(operation_in(path.read_text(encoding="utf-8"), name, str(path)))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as problem:
+        raise ExerciseError(f"it cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise ExerciseError("it is not UTF-8") from None
+    return grade(operation_in(text, name, str(path)))
 
 
 def print_grade(path: Path, name: str, *, hints: bool) -> int:
@@ -163,4 +170,6 @@ def state(path: Path, name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with errors_in_one_line("exercises.py"):
+        status = main()
+    sys.exit(status)

@@ -223,7 +223,7 @@ class Meter:
 def report_results(options: argparse.Namespace, translator: Translator, test: tuple[list[str], list[str]]) -> None:
     """Print BLEU on the test text, and on the toy corpus on its unseen combinations; show five translations."""
     named = [("test", test)]
-    if options.source == TOY_FILES["source"]:
+    if options.source.resolve() == TOY_FILES["source"].resolve():  # --resume has the path from the record
         named.append(("unseen combinations", read_parallel(TOY / "unseen.en", TOY / "unseen.de")))
     examples: list[str] = []
     for name, (sources, references) in named:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from tinytransformer.backend import DEVICES, keep_freed_memory
 from tinytransformer.checkpoint import CheckpointError
@@ -78,7 +79,7 @@ def lines_of_standard_input(lines_at_once: int) -> Iterator[list[str]]:
     if sys.stdin is None:
         raise DataError("standard input is closed")
     some, size = [], 0
-    for number, line in enumerate(sys.stdin.buffer, start=1):
+    for number, line in enumerate(bytes_of_standard_input(sys.stdin), start=1):
         size += len(line)
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)  # a byte order mark is no text
@@ -88,6 +89,13 @@ def lines_of_standard_input(lines_at_once: int) -> Iterator[list[str]]:
             some, size = [], 0
     if some:
         yield some
+
+
+def bytes_of_standard_input(stream: TextIO) -> Iterator[bytes]:
+    try:
+        yield from stream.buffer
+    except OSError as error:
+        raise DataError(f"standard input: {error.strerror}") from None
 
 
 def decode(line: bytes, number: int) -> str:
@@ -130,6 +138,8 @@ def parse_arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.n_best is not None and (options.sample or options.n_best > options.beam):
         parser.error("--n-best is at most --beam, and nothing with --sample")
+    if not options.sample and (options.temperature, options.top_k, options.top_p) != (1, None, 1):
+        parser.error("--temperature, --top-k and --top-p say how to --sample")
     return options
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.processes import MeasurementError, in_turns, machine, measure, ratios, require_torch, table, table_row
 from benchmarks.sizes import SIZES, Size
-from tinytransformer.command_line import HelpFormatter, count
+from tinytransformer.command_line import HelpFormatter, count, errors_in_one_line
 
 # What keeps glibc from giving large arrays back to the system and faulting them in again at every step: for PyTorch the
 # same as `backend.keep_freed_memory` is for tinytransformer.
@@ -31,11 +31,12 @@ def main() -> None:
     require_torch("benchmarks.train")
     print(f"{machine('torch')}; medians over turns: {options.turns}", flush=True)
     print("", table(HEAD, []), sep="\n", flush=True)
-    try:
-        for row in (row for name in options.sizes for row in rows_of(name, options)):
-            print(table_row(row), flush=True)
-    except MeasurementError as error:
-        sys.exit(f"benchmarks.train: error: {error}")
+    with errors_in_one_line("benchmarks.train"):
+        try:
+            for row in (row for name in options.sizes for row in rows_of(name, options)):
+                print(table_row(row), flush=True)
+        except MeasurementError as error:
+            sys.exit(f"benchmarks.train: error: {error}")
 
 
 def rows_of(name: str, options: argparse.Namespace) -> Iterator[tuple[str, ...]]:

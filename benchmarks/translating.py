@@ -17,7 +17,7 @@ import numpy as np
 
 from tinytransformer.backend import Array, keep_freed_memory
 from tinytransformer.cache import Remaining
-from tinytransformer.command_line import count, errors_in_one_line
+from tinytransformer.command_line import errors_in_one_line, hypotheses
 from tinytransformer.data import read_lines
 from tinytransformer.tensor import Tensor
 from tinytransformer.transformer import Transformer
@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("contender", choices=CONTENDERS)
     parser.add_argument("source", type=Path)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--beam", type=count, default=1)
+    parser.add_argument("--beam", type=hypotheses, default=1)
     options = parser.parse_args()
     with errors_in_one_line("benchmarks.translating"):
         translator = Translator.load(options.model)

@@ -13,6 +13,7 @@ from tinytransformer.checkpoint import (
     CheckpointError,
     RunConfig,
     append_metrics,
+    load_config,
     load_model,
     load_state,
     load_weights,
@@ -69,6 +70,13 @@ def test_the_same_weights_give_the_same_bytes(run):
     model.parameters.data[0] += 1
     save_weights(directory / "model.safetensors", model)
     assert (directory / "model.safetensors").read_bytes() != before
+
+
+def test_a_path_may_be_any_bytes(run):
+    directory, model = run
+    path = os.fsdecode("t\u00e4".encode() + b"\xff.en")
+    save_config(directory, RunConfig(model.config, 1.25, {"source": path}))
+    assert load_config(directory).training == {"source": path}
 
 
 def test_the_configuration_is_json_that_people_can_read(run):

@@ -179,6 +179,7 @@ def test_sum_over_a_broadcast_axis_is_missed_where_the_engine_does_not_take_it()
         (["return (dy / xx,)"], ": NameError: name 'xx' is not defined\nin 'a number', with inputs of shape ()"),
         (["dy /= x", "return (dy,)"], "read-only"),
         (["return (dy / x"], "'(' was never closed"),
+        (["exit()"], ": SystemExit: None\nin 'a number'"),
     ],
 )
 def test_what_cannot_be_graded_is_said_in_a_line(body, message):
@@ -193,6 +194,8 @@ def test_what_cannot_be_graded_is_said_in_a_line(body, message):
         ("array_module(x).log(x)", "array_module(x).log(2 * x)", "the result is no longer that of the operation"),
         ("@op\n", "", "it defines no operation 'log'"),
         ("import op\n", "import opp\n", "it cannot be run: ImportError"),
+        ("@op\n", "raise SystemExit(0)\n@op\n", "it cannot be run: SystemExit"),
+        ("@op\n", "\0@op\n", "null bytes"),
     ],
 )
 def test_a_forward_that_was_touched_is_noticed(old, new, message):
@@ -246,6 +249,16 @@ def test_from_handing_out_to_solved(capsys, folder):
     assert "dx: right in all 6 cases" in out
     assert "Solved." in out
     assert path.read_text() == answered_rightly("softmax")
+
+
+def test_a_file_that_cannot_be_read_is_said_in_a_line(capsys, folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "exp.py").write_bytes(b"\xff\xfe")
+    (folder / "log.py").mkdir()
+    assert run(capsys, "exp") == (1, "exercises/exp.py\n\n  it is not UTF-8\n")
+    code, out = run(capsys, "log")
+    assert code == 1
+    assert out.startswith("exercises/log.py\n\n  it cannot be read: ")
 
 
 def test_find_is_graded_without_hints(capsys, folder):

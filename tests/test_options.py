@@ -119,7 +119,9 @@ def test_each_preset_has_a_directory_of_its_own(parse):
     assert parse("--resume").out == Path("runs/toy")
 
 
-@pytest.mark.parametrize("more", [("--seed", "2"), ("--preset", "tiny"), ("--overwrite",), TEXT, ("--dropout", "0")])
+@pytest.mark.parametrize(
+    "more", [("--seed", "2"), ("--seed", "1"), ("--preset", "tiny"), ("--overwrite",), TEXT, ("--dropout", "0")]
+)
 def test_beside_resume_only_out_and_debug_may_stand(parse, capsys, more):
     assert parse("--resume", "--out", "here", "--debug").resume
     with pytest.raises(SystemExit) as caught:

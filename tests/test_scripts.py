@@ -2,6 +2,7 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -275,3 +276,13 @@ def test_a_summary_trains_nothing(call, folder):
     assert output[-1].split()[0] == "total"
     assert any(line.startswith("decoder.blocks.0.cross_attention.query.weight ") for line in output)
     assert not (folder / "unmade").exists()
+
+
+def test_the_toy_corpus_is_known_by_any_path(train_script, tmp_path, monkeypatch, capsys):
+    """A run that goes on has the path from its record, where links have been followed."""
+    (tmp_path / "link").symlink_to(train_script.TOY)
+    score = SimpleNamespace(bleu=12.0, bleu_signature="any")
+    monkeypatch.setattr(train_script, "evaluate_translation", lambda _, sources, *rest: (score, sources))
+    for folder, names in ((train_script.TOY, 2), (tmp_path / "link", 2), (tmp_path, 1)):
+        train_script.report_results(SimpleNamespace(source=folder / "train.en", beam=1), None, (["a"], ["b"]))
+        assert capsys.readouterr().out.count("BLEU") == names

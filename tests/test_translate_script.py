@@ -268,3 +268,19 @@ def test_the_options_of_sampling_reach_it(script, trained):
     wanted = Search(sampling=Sampling(seed=7, temperature=1.5, top_k=9, top_p=0.7), first_line=1)
     options = ("--seed", "7", "--temperature", "1.5", "--top-k", "9", "--top-p", "0.7")
     assert script("--sample", *options, stdin=text)[1] == trained.translate(SENTENCES, wanted)
+
+
+@pytest.mark.parametrize("option", [("--temperature", "2"), ("--top-k", "3"), ("--top-p", "0.5")])
+def test_how_to_sample_is_not_asked_for_without_sampling(script, option):
+    status, lines, errors = script(*option, "The dog.")
+    assert (status, lines) == (2, [])
+    assert errors.endswith("error: --temperature, --top-k and --top-p say how to --sample\n")
+
+
+def test_standard_input_that_cannot_be_read_is_named(folder, trained, tmp_path):
+    """As where nohup has opened it for writing alone."""
+    command = [sys.executable, str(ROOT / "translate.py"), "--model", "model"]
+    with open(tmp_path / "written", "wb") as file:
+        done = subprocess.run(command, cwd=folder, stdin=file, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"translate.py: error: standard input: Bad file descriptor\n"

@@ -156,6 +156,16 @@ def test_a_process_that_is_killed_is_an_error_in_one_line(hired):
 
 
 @forks
+def test_no_further_pipe_is_an_error_in_one_line(monkeypatch):
+    def refuse():
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pipe", refuse)
+    with pytest.raises(WorkerError, match=r"^the system allows no further process \(Too many open files\)$"):
+        Process(print)
+
+
+@forks
 def test_no_further_process_is_an_error_in_one_line(monkeypatch):
     def refuse():
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -141,6 +141,30 @@ def test_a_directory_has_one_writer_and_is_free_when_that_is_killed(tmp_path):
 
 
 @locks
+def test_nothing_is_written_into_a_directory_that_has_taken_the_place_of_ours(tmp_path):
+    """Somebody has moved the run away, and another training has begun a run of that name."""
+    run = tmp_path / "run"
+    run.mkdir()
+    message = f"^{re.escape(str(run))} is no longer the directory that this training began in$"
+    with only_writer(run):
+        write_atomically(run / "state", b"ours")
+        run.rename(tmp_path / "moved")
+        run.mkdir()
+        (run / "state.tmp").write_bytes(b"half of theirs")
+        (run / "state").write_bytes(b"theirs")
+        for write in (
+            lambda: write_atomically(run / "state", b"ours"),
+            lambda: append_line(run / "metrics", "ours"),
+            lambda: writing.move(run / "state.tmp", run / "state"),
+        ):
+            with pytest.raises(WritingError, match=message):
+                write()
+    assert contents(run) == {"state": b"theirs", "state.tmp": b"half of theirs"}
+    assert contents(tmp_path / "moved") == {"state": b"ours"}
+    append_line(run / "metrics", "anybody's")  # once it is held no longer
+
+
+@locks
 def test_a_system_that_cannot_lock_is_no_obstacle(tmp_path, monkeypatch):
     """A drive without locks, and Windows."""
 

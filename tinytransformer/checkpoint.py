@@ -79,7 +79,8 @@ class RunConfig:
 def save_config(directory: Path, config: RunConfig) -> None:
     """Write config.json."""
     text = json.dumps({"format": FORMAT, **asdict(config)}, indent=2, ensure_ascii=False)
-    write_atomically(directory / "config.json", (text + "\n").encode())
+    # Bytes of a path that are no UTF-8 are lone surrogates in Python, and then, as \udc80 and so on, in JSON.
+    write_atomically(directory / "config.json", (text + "\n").encode(errors="backslashreplace"))
 
 
 def save_weights(path: Path, model: Transformer) -> None:

@@ -130,7 +130,8 @@ def sample(
         xp = array_module(logits)
         ranking = xp.argsort(-logits, axis=-1, kind="stable")[:, : sampling.top_k]
         logs = xp.take_along_axis(logits, ranking, axis=-1).astype(xp.float64)
-        chances = xp.exp((logs - logs[:, :1]) / sampling.temperature)
+        with np.errstate(over="ignore"):  # e^-inf is 0, as it should be
+            chances = xp.exp((logs - logs[:, :1]) / sampling.temperature)
         chances /= chances.sum(axis=-1, keepdims=True)
         before = xp.cumsum(chances, axis=-1) - chances  # the probability of all that rank above
         chances *= before < sampling.top_p

@@ -59,10 +59,12 @@ def parse_arguments(record: dict[str, Any] | None = None) -> argparse.Namespace:
     add_model_options(parser.add_argument_group("model"))
     add_training_options(parser.add_argument_group("training"))
     add_output_options(parser.add_argument_group("output"))
-    options = parser.parse_args(None if record is None else list(typed(record)))
+    arguments = None if record is None else list(typed(record))
+    options = parser.parse_args(arguments)
     if options.resume:
-        changed = [name for name, value in vars(options).items() if value != parser.get_default(name)]
-        if set(changed) - {"resume", "out", "debug", "profile"}:
+        untouched = argparse.Namespace(**dict.fromkeys(vars(options), ...))  # no option has this value
+        asked = {name for name, value in vars(parser.parse_args(arguments, untouched)).items() if value is not ...}
+        if asked - {"resume", "out", "debug", "profile"}:
             parser.error(
                 "--resume goes on with the options that the run began with; give only --out, --debug, --profile"
             )

@@ -174,4 +174,8 @@ def _explain(size: int, error: str) -> str:
         return f"a vocabulary of {size} is too large for this text, which allows at most {most[1]}"
     if least := re.search(r"required_chars\. \d+ vs (\d+)", error):
         return f"a vocabulary of {size} is too small for this text, which needs at least {least[1]}"
+    if "insert_id" in error:
+        return f"a vocabulary of {size} is too small for the tokens that every vocabulary has"
+    if "sentences_.empty" in error:
+        error = "it holds no line that could be read as a sentence"
     return f"no vocabulary of {size} can be learned from this text: {error}"

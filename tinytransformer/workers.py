@@ -80,8 +80,11 @@ class Process:
     """
 
     def __init__(self, work: Work):
-        (questions, self.questions), (self.answers, answers) = Pipe(duplex=False), Pipe(duplex=False)
-        end, self.end = os.pipe()  # closed by the system when this process ends, however it does
+        try:
+            (questions, self.questions), (self.answers, answers) = Pipe(duplex=False), Pipe(duplex=False)
+            end, self.end = os.pipe()  # closed by the system when this process ends, however it does
+        except OSError as error:
+            raise _none_further(error) from None
         try:
             with warnings.catch_warnings():
                 # Python warns that another thread may hold a lock, which nobody gives back in the fork. Nothing that a
@@ -91,7 +94,7 @@ class Process:
         except OSError as error:
             os.close(end)
             os.close(self.end)
-            raise WorkerError(f"the system allows no further process ({error.strerror})") from None
+            raise _none_further(error) from None
         if self.pid == 0:
             try:
                 _serve(work, questions, answers, end)
@@ -137,6 +140,10 @@ class Process:
 
 
 Worker = Process | Thread
+
+
+def _none_further(error: OSError) -> WorkerError:
+    return WorkerError(f"the system allows no further process ({error.strerror})")
 
 
 def _serve(work: Work, questions: Any, answers: Any, end: int) -> None:

@@ -16,6 +16,8 @@ except ImportError:  # Windows
 
 BESIDE = ".tmp"  # ends the name of a file that is not whole yet
 
+_held: dict[Path, int] = {}  # descriptors of the directories that this process holds
+
 
 class WritingError(RuntimeError):
     """A directory that cannot be written into; the message names it and says why."""
@@ -51,13 +53,22 @@ def only_writer(directory: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno == errno.EWOULDBLOCK:
                 raise WritingError(f"{directory}: another training is writing into it") from None
+        _held[directory] = descriptor
         yield
     finally:
+        _held.pop(directory, None)
         os.close(descriptor)
+
+
+def _require_ours(directory: Path) -> None:
+    """Raise WritingError if another directory stands where one that is held stood: it may have a writer of its own."""
+    if directory in _held and directory.exists() and not os.path.samestat(os.fstat(_held[directory]), directory.stat()):
+        raise WritingError(f"{directory} is no longer the directory that this training began in")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that `path` holds either what it held before or all of `content`, whenever the power fails."""
+    _require_ours(path.parent)
     beside = path.with_name(path.name + BESIDE)
     with _named_in_errors(path):
         try:
@@ -74,6 +85,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def move(source: Path, target: Path) -> None:
     """Give a file another name within its directory, in place of what had that name; afterwards it is so on disk."""
+    _require_ours(target.parent)
     with _named_in_errors(target):
         os.replace(source, target)
         if os.name != "posix":  # elsewhere a directory cannot be opened, and moving is durable by itself
@@ -87,6 +99,7 @@ def move(source: Path, target: Path) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file, and see it onto the disk. If that fails, or the power does, part of it may stand there."""
+    _require_ours(path.parent)
     with _named_in_errors(path), open(path, "ab") as file:
         content = f"{line}\n".encode()
         size = file.seek(0, os.SEEK_END) + len(content)

@@ -126,8 +126,9 @@ def operation_in(text: str, name: str, filename: str) -> Operation:
     try:
         exec(compile(text, filename, "exec"), namespace)
     except SyntaxError as problem:
-        raise ExerciseError(f"line {problem.lineno}: {problem.msg}") from problem
-    except Exception as problem:  # whatever the text does, it is the reader who wants to know
+        where = f"line {problem.lineno}: " if problem.lineno else ""
+        raise ExerciseError(f"{where}{problem.msg}") from problem
+    except (Exception, SystemExit) as problem:  # whatever the text does, it is the reader who wants to know
         raise ExerciseError(f"it cannot be run: {type(problem).__name__}: {problem}") from problem
     finally:
         OPS.clear()

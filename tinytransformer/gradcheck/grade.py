@@ -75,7 +75,7 @@ def rehearse(attempt: Operation, case: Case) -> Call:
         analytic_gradients(grafted(attempt, None, calls), case, arrays, upstream)
     except ExerciseError:
         raise
-    except Exception as problem:  # whatever the attempt raises is for its author to see
+    except (Exception, SystemExit) as problem:  # whatever the attempt raises is for its author to see
         lines = [f.lineno for f in traceback.extract_tb(problem.__traceback__) if f.filename == file_of(attempt)]
         where = f"line {lines[-1]}: " if lines else ""
         kind = UnwrittenError if isinstance(problem, NotImplementedError) else ExerciseError
