@@ -252,33 +252,27 @@ def test_from_handing_out_to_solved(capsys, folder):
 
 
 def test_a_file_that_cannot_be_read_is_said_in_a_line(capsys, folder):
-    folder.mkdir(exist_ok=True)
+    (folder / "log.py").mkdir(parents=True)
     (folder / "exp.py").write_bytes(b"\xff\xfe")
-    (folder / "log.py").mkdir()
     assert run(capsys, "exp") == (1, "exercises/exp.py\n\n  it is not UTF-8\n")
-    code, out = run(capsys, "log")
-    assert code == 1
-    assert out.startswith("exercises/log.py\n\n  it cannot be read: ")
+    assert "  it cannot be read: " in run(capsys, "log")[1]
 
 
 def test_find_is_graded_without_hints(capsys, folder):
     assert run(capsys, "softmax", "--find", "--seed", "2")[0] == 0
-    path = folder / "find_softmax.py"
-    assert path.read_text() == plant("softmax", 2)
+    assert (folder / "find_softmax.py").read_text() == plant("softmax", 2)
     code, out = run(capsys, "softmax", "--find")
     assert code == 1
     assert "wrong in" in out
     assert "hint" not in out
-    path.write_text(answered_rightly("softmax"))
+    (folder / "find_softmax.py").write_text(answered_rightly("softmax"))
     assert run(capsys, "softmax", "--find")[0] == 0
 
 
 def test_cases_are_named_where_few_are_wrong(capsys, folder):
     run(capsys, "attention")
-    original = source("attention").replace(
-        "weights = probabilities if kept is None else probabilities * kept", "weights = probabilities"
-    )
-    (folder / "attention.py").write_text(plant("attention", 0).split("\n@op")[0] + "\n" + original)
+    wrong = source("attention").replace("= probabilities if kept is None else probabilities * kept", "= probabilities")
+    (folder / "attention.py").write_text(plant("attention", 0).split("\n@op")[0] + "\n" + wrong)
     out = run(capsys, "attention")[1]
     assert "dvalue: wrong in 2 of 17 cases" in out
     assert "and in 'dropout, causal'" in out
