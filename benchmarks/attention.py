@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from functools import partial
 from statistics import median
 
-from benchmarks.processes import MeasurementError, in_turns, machine, measure, ratios, table
-from tinytransformer.command_line import HelpFormatter, count
+from benchmarks.processes import in_turns, machine, measure, ratios, table
+from tinytransformer.command_line import HelpFormatter, count, errors_in_one_line
 
 LENGTHS = (128, 512, 2048, 8192)
 CONTENDERS = {"block by block": "blockwise", "plain": "plain", "PyTorch": "pytorch"}
@@ -27,16 +27,14 @@ def main() -> None:
         print("note: left out PyTorch, which is not installed (pip install -e '.[parity]')", file=sys.stderr)
         del contenders["PyTorch"]
     print(f"{machine('torch')}; medians of {options.turns} turns, in brackets the lowest and the highest", flush=True)
-    try:
+    with errors_in_one_line("benchmarks.attention"):
         rows = [
             row
             for causal in (False, True)
             for length in options.lengths
             for row in rows_of(length, contenders, options.turns, causal=causal)
         ]
-    except MeasurementError as error:
-        sys.exit(f"benchmarks.attention: error: {error}")
-    print("", table(HEAD, rows), sep="\n")
+        print("", table(HEAD, rows), sep="\n")
 
 
 def rows_of(length: int, contenders: dict[str, str], turns: int, *, causal: bool) -> Iterator[tuple[str, ...]]:

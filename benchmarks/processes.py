@@ -23,10 +23,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tinytransformer.workers import WorkerError
+
 ROOT = Path(__file__).parent.parent
 
 
-class MeasurementError(RuntimeError):
+class MeasurementError(WorkerError):
     """A measurement that failed; the message is the last line of what it wrote to standard error."""
 
 

@@ -6,13 +6,12 @@ Results go to standard output as a Markdown table. docs/performance.md says how 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from functools import partial
 from statistics import median
 from typing import Any
 
-from benchmarks.processes import MeasurementError, in_turns, machine, measure, ratios, require_torch, table, table_row
+from benchmarks.processes import in_turns, machine, measure, ratios, require_torch, table, table_row
 from benchmarks.sizes import SIZES, Size
 from tinytransformer.command_line import HelpFormatter, count, errors_in_one_line
 
@@ -32,11 +31,8 @@ def main() -> None:
     print(f"{machine('torch')}; medians over turns: {options.turns}", flush=True)
     print("", table(HEAD, []), sep="\n", flush=True)
     with errors_in_one_line("benchmarks.train"):
-        try:
-            for row in (row for name in options.sizes for row in rows_of(name, options)):
-                print(table_row(row), flush=True)
-        except MeasurementError as error:
-            sys.exit(f"benchmarks.train: error: {error}")
+        for row in (row for name in options.sizes for row in rows_of(name, options)):
+            print(table_row(row), flush=True)
 
 
 def rows_of(name: str, options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
