@@ -60,17 +60,10 @@ def only_writer(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _require_ours(directory: Path) -> None:
-    """Raise WritingError if another directory stands where one that is held stood: it may have a writer of its own."""
-    if directory in _held and directory.exists() and not os.path.samestat(os.fstat(_held[directory]), directory.stat()):
-        raise WritingError(f"{directory} is no longer the directory that this training began in")
-
-
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that `path` holds either what it held before or all of `content`, whenever the power fails."""
-    _require_ours(path.parent)
     beside = path.with_name(path.name + BESIDE)
-    with _named_in_errors(path):
+    with _writing(path):
         try:
             beside.unlink(missing_ok=True)  # half a file; or a link of a stranger's, that leads elsewhere
             with open(beside, "xb") as file:
@@ -85,8 +78,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def move(source: Path, target: Path) -> None:
     """Give a file another name within its directory, in place of what had that name; afterwards it is so on disk."""
-    _require_ours(target.parent)
-    with _named_in_errors(target):
+    with _writing(target):
         os.replace(source, target)
         if os.name != "posix":  # elsewhere a directory cannot be opened, and moving is durable by itself
             return
@@ -99,8 +91,7 @@ def move(source: Path, target: Path) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file, and see it onto the disk. If that fails, or the power does, part of it may stand there."""
-    _require_ours(path.parent)
-    with _named_in_errors(path), open(path, "ab") as file:
+    with _writing(path), open(path, "ab") as file:
         content = f"{line}\n".encode()
         size = file.seek(0, os.SEEK_END) + len(content)
         file.write(content)
@@ -117,8 +108,15 @@ def _sync(file: BinaryIO, size: int) -> None:
 
 
 @contextmanager
-def _named_in_errors(path: Path) -> Iterator[None]:
-    """Let an error of the system name the file; that of a full disk does not by itself."""
+def _writing(path: Path) -> Iterator[None]:
+    """Let an error of the system name the file; that of a full disk does not by itself.
+
+    Raises: WritingError if another directory stands where one that is held stood: it may have a writer of its own.
+    """
+    directory = path.parent
+    held = _held.get(directory)
+    if held is not None and directory.exists() and not os.path.samestat(os.fstat(held), directory.stat()):
+        raise WritingError(f"{directory} is no longer the directory that this training began in")
     try:
         yield
     except OSError as error:
