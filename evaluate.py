@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from tinytransformer.backend import DEVICES, keep_freed_memory
-from tinytransformer.command_line import HelpFormatter, errors_in_one_line, exponent, hypotheses
+from tinytransformer.command_line import HelpFormatter, directory, errors_in_one_line, exponent, hypotheses
 from tinytransformer.data import DataError, encode_corpus, read_parallel
 from tinytransformer.evaluation import evaluate_loss, evaluate_translation, score
 from tinytransformer.translation import Search, Translator
@@ -38,7 +38,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="text to translate, UTF-8")
     parser.add_argument("target", type=Path, metavar="TARGET", help="its translation, line by line")
-    parser.add_argument("--model", type=Path, default=Path("runs/toy"), metavar="DIR", help="directory of a run")
+    parser.add_argument("--model", type=directory, default=Path("runs/toy"), metavar="DIR", help="directory of a run")
     parser.add_argument(
         "--beam", type=hypotheses, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy"
     )

@@ -18,6 +18,7 @@ from tinytransformer.command_line import (
     HelpFormatter,
     above_zero,
     count,
+    directory,
     errors_in_one_line,
     exponent,
     hypotheses,
@@ -119,7 +120,7 @@ def parse_arguments() -> argparse.Namespace:
         formatter_class=HelpFormatter,
     )
     parser.add_argument("text", nargs="*", metavar="SENTENCE", help="what to translate")
-    parser.add_argument("--model", type=Path, default=Path("runs/toy"), metavar="DIR", help="directory of a run")
+    parser.add_argument("--model", type=directory, default=Path("runs/toy"), metavar="DIR", help="directory of a run")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to compute")
     parser.add_argument("--max-length", type=count, metavar="N", help="most subwords of a translation")
     parser.add_argument("--line-buffered", action="store_true", help="translate each line as soon as it is read")
@@ -136,8 +137,10 @@ def parse_arguments() -> argparse.Namespace:
     sampling.add_argument("--top-p", type=probability, default=1.0, metavar="P", help="or from the few that make up P")
     sampling.add_argument("--seed", type=seed, default=1, metavar="N", help="same seed, same translations")
     options = parser.parse_args()
-    if options.n_best is not None and (options.sample or options.n_best > options.beam):
-        parser.error("--n-best is at most --beam, and nothing with --sample")
+    if options.sample and (options.beam, options.n_best) != (4, None):
+        parser.error("--beam and --n-best say how to search, which --sample does not")
+    if options.n_best is not None and options.n_best > options.beam:
+        parser.error("--n-best is at most --beam")
     if not options.sample and (options.temperature, options.top_k, options.top_p) != (1, None, 1):
         parser.error("--temperature, --top-k and --top-p say how to --sample")
     return options

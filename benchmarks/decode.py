@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.processes import in_turns, machine, measure, ratios, require_torch, table, table_row
 from tinytransformer.checkpoint import load_model
-from tinytransformer.command_line import HelpFormatter, count, errors_in_one_line, hypotheses
+from tinytransformer.command_line import HelpFormatter, count, directory, errors_in_one_line, hypotheses
 from tinytransformer.data import DataError, read_lines
 
 HEAD = ("search", "contender", "sentences per second", "time over ours", "equal translations")
@@ -81,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="benchmarks.decode", description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="text to translate, UTF-8")
-    parser.add_argument("--model", type=Path, default=Path("runs/toy"), metavar="DIR", help="directory of a run")
+    parser.add_argument("--model", type=directory, default=Path("runs/toy"), metavar="DIR", help="directory of a run")
     parser.add_argument("--beam", type=hypotheses, default=5, metavar="N", help="hypotheses followed, beside greedy")
     parser.add_argument("--turns", type=count, default=5, metavar="N", help="measurements of each contender")
     return parser.parse_args()

@@ -119,6 +119,13 @@ def test_each_preset_has_a_directory_of_its_own(parse):
     assert parse("--resume").out == Path("runs/toy")
 
 
+def test_an_empty_name_is_no_directory(parse, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse("--out", "")
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "train.py: error: argument --out: an empty name is no directory; write . for the current one"
+
+
 @pytest.mark.parametrize(
     "more", [("--seed", "2"), ("--seed", "1"), ("--preset", "tiny"), ("--overwrite",), TEXT, ("--dropout", "0")]
 )

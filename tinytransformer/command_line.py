@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tinytransformer.backend import DeviceError, is_out_of_memory
 from tinytransformer.checkpoint import CheckpointError
@@ -73,6 +74,13 @@ def share(text: str) -> float:
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 up to, but not including, 1")
     return number
+
+
+def directory(text: str) -> Path:
+    """Parse the name of a directory. What is empty, as a variable that is not set, would be the current one."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty name is no directory; write . for the current one")
+    return Path(text)
 
 
 def epochs(text: str) -> float:

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tinytransformer.backend import DEVICES, PRECISIONS
-from tinytransformer.command_line import HelpFormatter, above_zero, count, epochs, hypotheses, seed, share, up_to
+from tinytransformer.command_line import (
+    HelpFormatter,
+    above_zero,
+    count,
+    directory,
+    epochs,
+    hypotheses,
+    seed,
+    share,
+    up_to,
+)
 from tinytransformer.data import Corpus, plan_batches
 from tinytransformer.training import SCHEDULES, TrainingOptions
 from tinytransformer.transformer import ACTIVATIONS, NORMS, POSITIONS, PRESETS, TransformerConfig
@@ -138,7 +148,7 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_output_options(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--out", type=Path, metavar="DIR", help="directory of the run (default: runs/PRESET)")
+    group.add_argument("--out", type=directory, metavar="DIR", help="directory of the run (default: runs/PRESET)")
     group.add_argument("--resume", action="store_true", help="go on with the run that was interrupted there")
     group.add_argument("--debug", action="store_true", help="name the operation that first yields no finite number")
     group.add_argument("--profile", action="store_true", help="print at the end where the time of the training went")

@@ -1,6 +1,8 @@
 """The command line: what it prints, where, and with which exit code."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -75,6 +77,16 @@ def test_uncaught_breakage_exits_with_1(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "UNCAUGHT: exp, x rolled by one\n" in out
     assert out.endswith("5 breakages planted, 4 caught, 0 exempt, 1 uncaught\n")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="Windows has no such signal")
+def test_ends_quietly_when_nobody_reads_any_more():
+    gone, output = os.pipe()
+    os.close(gone)
+    command = [sys.executable, "-m", "tinytransformer.gradcheck", "--op", "gelu"]
+    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, check=False)
+    os.close(output)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["--op", "gelu"], 0), (["--op", "nothing"], 2), (["--help"], 0)])

@@ -109,6 +109,12 @@ def test_errors_name_the_operation_and_come_before_any_work(name, shapes, option
     assert ANY.bit_generator.state == state
 
 
+@pytest.mark.parametrize("inputs", [(idle((2, 2)), 3.0), (3.0, idle((2, 2)))])
+def test_a_number_is_no_matrix(inputs):
+    with pytest.raises(ShapeError, match=r"^matmul: shapes \(.*\) and \(.*\) do not fit"):
+        OPS["matmul"](*inputs)
+
+
 TWO_OR_MORE = ["add", "subtract", "multiply", "divide", "matmul", "concatenate"]
 
 

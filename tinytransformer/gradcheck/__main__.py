@@ -19,6 +19,7 @@ command line is wrong.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 import numpy as np
@@ -104,4 +105,7 @@ def print_breakages(names: list[str], seed: int) -> int:
 
 
 if __name__ == "__main__":
+    for name in ("SIGPIPE", "SIGINT"):  # whoever read it has gone, as `head` does, or Ctrl-C was pressed: end at once
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     sys.exit(main())

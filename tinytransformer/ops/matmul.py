@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tinytransformer.ops.checks import require, require_broadcast, require_shape
 from tinytransformer.ops.sums import sum_to_last
 from tinytransformer.tensor import op
@@ -27,9 +29,9 @@ def matmul(x, y):
     Raises: ShapeError if there are fewer than two axes, the inner sizes differ, or the others do not broadcast.
     """
     require(
-        x.ndim >= 2 and y.ndim >= 2 and x.shape[-1] == y.shape[-2],
+        np.ndim(x) >= 2 and np.ndim(y) >= 2 and x.shape[-1] == y.shape[-2],
         "matmul",
-        f"shapes {x.shape} and {y.shape} do not fit as (..., n, k) and (..., k, m)",
+        f"shapes {np.shape(x)} and {np.shape(y)} do not fit as (..., n, k) and (..., k, m)",
     )
     require_broadcast("matmul", x.shape[:-2], y.shape[:-2])
 
