@@ -147,6 +147,7 @@ def train_and_save(
                 say(f"saved as it was before that step; to see which operation fails: {to_go_on} --debug")
             raise
         except NonFiniteError as error:
+            checkpoint.save()
             raise TrainingError(f"step {standing.step + 1}: {error}") from None
         if options.profile:
             tqdm.write(f"{profile.table()}\n", file=sys.stdout)

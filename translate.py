@@ -71,7 +71,7 @@ def search_of(options: argparse.Namespace, first: int) -> Search:
     """Return the search that the options ask for."""
     if options.sample:
         sampling = Sampling(options.seed, options.temperature, options.top_k, options.top_p)
-        return Search(alpha=options.alpha, max_length=options.max_length, sampling=sampling, first_line=first)
+        return Search(max_length=options.max_length, sampling=sampling, first_line=first)
     return Search(options.beam, options.alpha, options.max_length, options.n_best or 1)
 
 
@@ -137,8 +137,8 @@ def parse_arguments() -> argparse.Namespace:
     sampling.add_argument("--top-p", type=probability, default=1.0, metavar="P", help="or from the few that make up P")
     sampling.add_argument("--seed", type=seed, default=1, metavar="N", help="same seed, same translations")
     options = parser.parse_args()
-    if options.sample and (options.beam, options.n_best) != (4, None):
-        parser.error("--beam and --n-best say how to search, which --sample does not")
+    if options.sample and (options.beam, options.alpha, options.n_best) != (4, 0.6, None):
+        parser.error("--beam, --alpha and --n-best say how to search, which --sample does not")
     if options.n_best is not None and options.n_best > options.beam:
         parser.error("--n-best is at most --beam")
     if not options.sample and (options.temperature, options.top_k, options.top_p) != (1, None, 1):

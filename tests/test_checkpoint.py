@@ -103,7 +103,7 @@ BAD_CONFIGS = {
     "zero": (lambda f: f["model"].update(width=0), "width is 0, expected at least 1"),
     "dropout": (lambda f: f["model"].update(dropout=1.0), "dropout is 1.0, expected 0 <= dropout < 1"),
     "norm": (lambda f: f["model"].update(norm="no"), "norm is 'no', expected one of: pre, post"),
-    "heads": (lambda f: f["model"].update(heads=3), "width is 8, expected an even multiple of the 3 heads"),
+    "heads": (lambda f: f["model"].update(heads=3), "width is 8, expected an even number that its 3 heads divide"),
     "tied": (lambda f: f["model"].update(tied_embeddings=True, source_vocabulary=9), "needs one vocabulary"),
     "model is a list": (lambda f: f.update(model=[1]), "model holds no source_vocabulary and target_vocabulary"),
     "ratio is text": (lambda f: f.update(length_ratio="long"), "'long'"),

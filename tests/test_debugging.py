@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tinytransformer.progress import TrainingError
+from tinytransformer.progress import Standing, TrainingError
 from tinytransformer.tape import NonFiniteError, checking, debugging
 from tinytransformer.training import TrainingOptions, train
 
@@ -45,3 +45,18 @@ def test_a_sound_training_is_not_disturbed(make_model, corpus, replicas):
         results.append(model.parameters.data.tobytes())
     assert results[0] == results[1]
     assert not checking.get()
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_standing_is_that_of_the_last_sound_step(make_model, corpus):
+    """The message of train.py names the step after it."""
+    model, standing, reports = make_model(12, device="cuda"), Standing(), []
+    options = TrainingOptions(steps=6, batch_tokens=60, warmup=1)
+
+    def spoil():
+        if len(reports) == 3:
+            model.parameters.data[...] = math.nan
+
+    with debugging(), pytest.raises(NonFiniteError):
+        train(model, corpus, options, standing=standing, report=reports.append, stop=spoil)
+    assert standing.step == len(reports) == 3

@@ -48,6 +48,15 @@ def test_a_loss_that_is_not_finite_is_told_with_its_step_and_shown_by_debug(call
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
+def test_under_debug_the_steps_before_are_saved_too(call, folder):
+    run = "diverged-under-debug"
+    rare = [*STEPS, "--valid-every", "6"]
+    status, _, errors = call("train.py", *rare, "--learning-rate", "1e30", "--out", run, "--debug")
+    assert status == 1
+    assert re.fullmatch(r"train.py: error: step 2: \w+: the output is not finite \(shape .*\)", errors_of(errors)[-1])
+    assert state_of(folder / run)["step"] == 1
+
+
 @pytest.mark.parametrize("valid_every", ["1", "6"])
 def test_a_parameter_that_is_not_finite_is_not_saved(call, folder, valid_every):
     """The gradient was a number, and the learning rate too large for any."""

@@ -200,6 +200,14 @@ def test_numbers_of_python_take_the_dtype_beside_them(number):
     assert y.dtype == x.grad.dtype == np.float32
 
 
+def test_a_tensor_by_name_is_refused():
+    """It would be taken for an array, and get no gradient."""
+    x, gain, bias = Tensor(np.ones((2, 3))), leaf([1.0, 2.0, 3.0]), leaf([0.0, 0.0, 0.0])
+    with pytest.raises(TypeError, match=r"^layer_norm: a Tensor is passed by position, and never by name"):
+        OPS["layer_norm"](x, gain, bias=bias)
+    assert OPS["layer_norm"](x, gain, bias, eps=0.1).requires_grad
+
+
 def test_a_tensor_shows_what_it_is():
     x = Tensor([1.0, 2.0], requires_grad=True)
     assert repr(x) == "Tensor(array([1., 2.]), requires_grad=True)"

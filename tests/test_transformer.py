@@ -68,8 +68,8 @@ def test_a_field_that_cannot_be_is_named(field, value):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width": 10}, "width is 10, expected an even multiple of the 3 heads"),
-        ({"width": 9}, "width is 9, expected an even multiple of the 3 heads"),
+        ({"width": 10}, "width is 10, expected an even number that its 3 heads divide"),
+        ({"width": 9}, "width is 9, expected an even number that its 3 heads divide"),
         ({"norm": "Pre"}, "norm is 'Pre', expected one of: pre, post"),
         ({"activation": "swish"}, "activation is 'swish', expected one of: relu, gelu"),
         ({"dropout": 1.0}, "dropout is 1.0, expected 0 <= dropout < 1"),

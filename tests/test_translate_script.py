@@ -162,8 +162,10 @@ def test_the_best_of_the_best_few_is_what_is_printed_without(script):
 REFUSED = [
     (("--beam", "2", "--n-best", "3"), "--n-best is at most --beam"),
     (("--n-best", "5"), "--n-best is at most --beam"),
-    (("--n-best", "2", "--sample"), "--beam and --n-best say how to search, which --sample does not"),
-    (("--sample", "--beam", "2"), "--beam and --n-best say how to search, which --sample does not"),
+    *[
+        (("--sample", *option), "--beam, --alpha and --n-best say how to search, which --sample does not")
+        for option in (("--n-best", "2"), ("--beam", "2"), ("--alpha", "1"))
+    ],
     (("--n-best", "0"), "argument --n-best: '0' is not a whole number above zero"),
     (("--sample", "--top-p", "1.5"), "argument --top-p: '1.5' is not a number above 0 and at most 1"),
     (("--sample", "--top-p", "0"), "argument --top-p: '0' is not a number above 0 and at most 1"),

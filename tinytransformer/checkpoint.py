@@ -8,7 +8,8 @@
     step-N.safetensors the weights of the last validations, where their mean is wanted
     best-N.safetensors the best weights, until the state that counts on them is saved; then they are model.safetensors
 
-A file is written beside its place and moved into it when it is whole, so a reader never meets half of one.
+Lines are added to metrics.jsonl. All others are written beside their place and moved into it when they are whole, so a
+reader never meets half of one.
 """
 
 from __future__ import annotations
@@ -201,7 +202,7 @@ def load_state(directory: Path, optimizer: Adam) -> dict[str, float]:
             least = -math.inf if name == "best" else 0
             most = 2**63 if type(value) is int else math.inf if name == "best" else sys.float_info.max
             if type(value) not in (int, float) or not least <= value <= most:
-                raise ValueError(f"the counter {name} is {value!r}, expected a number from {least} up")
+                raise ValueError(f"the counter {name} is {value!r}, expected a number from {least} to {most:g}")
         if type(counters["step"]) is not int:
             raise ValueError(f"the counter step is {counters['step']!r}, expected a whole number")
         if written not in (None, digest(arrays, json.dumps(counters))):

@@ -10,6 +10,7 @@ import numpy as np
 
 from tinytransformer.backend import Array, array_module, to_host
 from tinytransformer.optim import Adam
+from tinytransformer.tape import checking
 
 READ_EVERY = 16  # steps from one look at what a GPU has computed to the next: each look waits until it is done
 
@@ -68,7 +69,8 @@ class Unread:
         return None
 
     def is_due(self) -> bool:
-        return len(self.updates) >= (1 if self.xp is np else READ_EVERY)
+        """Return whether to `read` now; under `debugging()` after every update, as each operation is waited for."""
+        return len(self.updates) >= (1 if self.xp is np or checking.get() else READ_EVERY)
 
     def read(self) -> None:
         """Report all updates, and bring the standing up to date; this waits for a GPU, once.

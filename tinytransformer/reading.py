@@ -77,8 +77,9 @@ def read_shapes(path: Path) -> Shapes:
 def read_arrays(path: Path, expected: Shapes, dtype: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the arrays and the metadata of a safetensors file that holds arrays of these shapes and no others.
 
+    Whether they are those that were written is for the caller to ask, by `digest`.
     Raises: OSError; safetensors.SafetensorError; ValueError that lists what differs, before an array is read, or
-    says that the arrays have changed since `digest` was taken, or names one with a value that is not finite.
+    names an array of another type, or with a value that is not finite.
     """
     if problems := differences(read_shapes(path), expected):
         raise ValueError("it does not fit the model: " + problems)

@@ -147,8 +147,11 @@ class Operation:
     def __call__(self, *inputs: Any, **options: Any) -> Tensor:
         """Run the operation on Tensors, arrays (constants), Python numbers or None; record it if need be.
 
-        Raises: TypeError for other inputs, if the arrays do not share one floating dtype, or if the result has another.
+        Raises: TypeError for other inputs, for a Tensor among the options, if the arrays do not share one floating
+        dtype, or if the result has another.
         """
+        if Tensor in map(type, options.values()):
+            raise TypeError(f"{self.name}: a Tensor is passed by position, and never by name")
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
         dtype = _common_dtype(self.name, arrays)
         started = perf_counter() if (note := timing.get()) else 0.0

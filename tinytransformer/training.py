@@ -79,7 +79,7 @@ def train(
     optimizer, standing: of the run to go on with; fresh ones if left out. Both are kept up to date.
     report: is told of every update. validate: is called every `valid_every` steps, and after the last, with the step,
         the mean training loss per token since it was called before, and the target tokens per second.
-    stop: is asked after every update whether to leave off there; on a GPU, after every look.
+    stop: is asked before every update whether to leave off there; on a GPU, after every look.
     Raises: TrainingError if loss or gradient cease to be finite; the parameters are then those before that step.
 
     A GPU works behind this loop, which hands the steps over without waiting for them: the batches of a step are made

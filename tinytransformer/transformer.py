@@ -86,7 +86,7 @@ class TransformerConfig:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of: {', '.join(allowed)}")
         if self.width % self.heads or self.width % 2:
-            raise ValueError(f"width is {self.width}, expected an even multiple of the {self.heads} heads")
+            raise ValueError(f"width is {self.width}, expected an even number that its {self.heads} heads divide")
         if self.tied_embeddings and self.source_vocabulary != self.target_vocabulary:
             raise ValueError(
                 "tied_embeddings needs one vocabulary, but source_vocabulary is "

@@ -1,4 +1,7 @@
-"""Writing so that nothing is lost: a file is there whole or not at all, and a directory has one writer at a time."""
+"""Writing so that nothing is lost: a file is there whole or not at all, and a directory has one writer at a time.
+
+Only of a line that is added to a file, part may stand there.
+"""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def _cross_entropy_cases():
 
 
 def _getitem_cases():
-    keys = 1, -1, slice(1, None), slice(None, None, -2), (0, 1, 2), (Ellipsis, 0), (slice(None), None, 1), None
+    keys = 1, np.int64(1), -1, slice(1, None), slice(None, None, -2), (0, 1, 2), (..., 0), (slice(None), None, 1), None
     return [_case("getitem", f"key {key}", (2, 3, 4), key=key) for key in keys]
 
 

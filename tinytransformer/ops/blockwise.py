@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Iterator
+from functools import partial
 
 from tinytransformer.backend import Array, array_module
 from tinytransformer.ops.attention import require_attention_shapes
@@ -84,17 +85,12 @@ def blockwise_attention(query, key, value, *, mask=None, causal=False, rate=0.0,
     xp = array_module(query)
     scale = 1 / math.sqrt(query.shape[-1])
     scaled_query = query * scale
-    shape = (*query.shape[:3], key.shape[2])
-    blocks = list(_blocks(shape, causal, block))
+    blocks = list(_blocks((*query.shape[:3], key.shape[2]), causal, block))
     y = xp.zeros((*query.shape[:3], value.shape[-1]), query.dtype)  # Z, until all blocks have been seen
     largest = xp.full((*query.shape[:3], 1), xp.finfo(query.dtype).min, query.dtype)  # t; finite, so that t - t is 0
     total = xp.zeros_like(largest)  # s
     dropping, replay = generator is not None and rate > 0, copy.deepcopy(generator)
-
-    def scores_of(q, k):
-        scores = scaled_query[q] @ key[k].T
-        _hide(scores, q, k, shape, mask, causal)
-        return scores
+    scores_of = partial(_scores, scaled_query, key, mask, causal)  # of a block: where its queries and its keys lie
 
     for q, k in blocks:  # each of the two picks a sentence, a head and a slice of positions: all below is 2-D
         exps = scores_of(q, k)  # S; from here on E is computed in its place
@@ -149,9 +145,10 @@ def _blocks(shape: tuple[int, ...], causal: bool, size: int) -> Iterator[tuple[P
                 yield (b, h, slice(i, end)), (b, h, slice(j, min(j + size, seen)))
 
 
-def _hide(scores: Array, q: Place, k: Place, shape: tuple[int, ...], mask: Array | None, causal: bool) -> None:
-    """Set a block of scores to -inf where `mask` or `causal` hides the key from the query."""
-    xp = array_module(scores)
+def _scores(scaled_query: Array, key: Array, mask: Array | None, causal: bool, q: Place, k: Place) -> Array:
+    """Return the block S of the scores of the queries at `q` on the keys at `k`, -inf where a key is hidden."""
+    xp, shape = array_module(key), (*scaled_query.shape[:3], key.shape[2])
+    scores = scaled_query[q] @ key[k].T
     if mask is not None:
         visible = xp.broadcast_to(mask, shape)[(*q, k[-1])]  # a view: no matrix of the whole shape is made
         xp.copyto(scores, -math.inf, where=~visible)
@@ -160,3 +157,4 @@ def _hide(scores: Array, q: Place, k: Place, shape: tuple[int, ...], mask: Array
     if causal and k[-1].stop > first + 1:
         past = xp.tri(*scores.shape, first - start, dtype=bool)
         xp.copyto(scores, -math.inf, where=~past)
+    return scores

@@ -30,9 +30,14 @@ def require_axis(name: str, axis: int | tuple[int, ...] | None, x: Array) -> Non
         require(-x.ndim <= a < x.ndim, name, f"axis {a} does not exist in shape {x.shape}")
 
 
+def shape_of(x: Any) -> tuple[int, ...]:
+    """Return the shape of an array, or of a number, which has no axes."""
+    return getattr(x, "shape", ())
+
+
 def require_broadcast(name: str, x: Any, y: Any) -> None:
     """Raise ShapeError unless `x` and `y`, arrays, numbers or shapes, can be broadcast to one shape."""
-    shapes = [z if isinstance(z, tuple) else getattr(z, "shape", ()) for z in (x, y)]
+    shapes = [z if isinstance(z, tuple) else shape_of(z) for z in (x, y)]
     if shapes[0] == shapes[1]:  # as nearly always; to ask NumPy would take longer than a small addition
         return
     try:

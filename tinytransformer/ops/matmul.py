@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from tinytransformer.ops.checks import require, require_broadcast, require_shape
+from tinytransformer.ops.checks import require, require_broadcast, require_shape, shape_of
 from tinytransformer.ops.sums import sum_to_last
 from tinytransformer.tensor import op
 
@@ -28,12 +26,13 @@ def matmul(x, y):
     Shapes: arrays x (..., n, k), y (..., k, m) -> (..., n, m); the leading axes broadcast.
     Raises: ShapeError if there are fewer than two axes, the inner sizes differ, or the others do not broadcast.
     """
+    left, right = shape_of(x), shape_of(y)
     require(
-        np.ndim(x) >= 2 and np.ndim(y) >= 2 and x.shape[-1] == y.shape[-2],
+        len(left) >= 2 and len(right) >= 2 and left[-1] == right[-2],
         "matmul",
-        f"shapes {np.shape(x)} and {np.shape(y)} do not fit as (..., n, k) and (..., k, m)",
+        f"shapes {left} and {right} do not fit as (..., n, k) and (..., k, m)",
     )
-    require_broadcast("matmul", x.shape[:-2], y.shape[:-2])
+    require_broadcast("matmul", left[:-2], right[:-2])
 
     def backward(dz):
         return dz @ y.swapaxes(-1, -2), x.swapaxes(-1, -2) @ dz

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from types import EllipsisType
 
+import numpy as np
+
 from tinytransformer.backend import array_module
 from tinytransformer.ops.checks import require, require_axis, require_ids
 from tinytransformer.ops.sums import sum_rows_by_id
@@ -96,7 +98,7 @@ def getitem(x, *, key):
     Raises: TypeError if the key holds an array or a list; ShapeError if an index does not exist.
     """
     for part in key if isinstance(key, tuple) else (key,):
-        if isinstance(part, bool) or not isinstance(part, int | slice | EllipsisType | None):
+        if isinstance(part, bool) or not isinstance(part, int | np.integer | slice | EllipsisType | None):
             raise TypeError(f"getitem: keys are integers and slices, got {type(part).__name__}; use gather")
     try:
         y = x[key]
