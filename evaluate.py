@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from tinytransformer.backend import DEVICES, keep_freed_memory
@@ -14,14 +15,16 @@ from tinytransformer.translation import Search, Translator
 
 
 def main() -> None:
-    options = parse_arguments()
     with errors_in_one_line("evaluate.py"):
+        options = parse_arguments()
         keep_freed_memory()
         sources, targets = read_parallel(options.source, options.target)  # the line counts are compared first
         translator = Translator.load(options.model, device=options.device)
         corpus = encode_corpus(translator.tokenizer, sources, targets, translator.longest)
         if not corpus.pairs:
             raise DataError(f"{options.source} and {options.target} hold no pair that the model has positions for")
+        for note in corpus.notes("test", translator.longest):
+            print(f"{note}; BLEU, chrF and exact count them, the loss does not", file=sys.stderr)
         loss = evaluate_loss(translator.model, corpus.pairs)
         cased, translations = evaluate_translation(translator, sources, targets, Search(options.beam, options.alpha))
         print(f"loss {loss.per_token:.4f} per subword, perplexity {loss.perplexity:.3f}, {len(corpus.pairs)} sentences")

@@ -16,14 +16,14 @@ import sys
 import textwrap
 from pathlib import Path
 
-from tinytransformer.command_line import errors_in_one_line
+from tinytransformer.command_line import errors_in_one_line, seed
 from tinytransformer.gradcheck.check import TOLERANCE
 from tinytransformer.gradcheck.exercise import ExerciseError, exercise, operation_in
 from tinytransformer.gradcheck.faults import plant
 from tinytransformer.gradcheck.grade import Mark, UnwrittenError, grade
 from tinytransformer.tensor import OPS
 
-FOLDER = Path(__file__).parent / "exercises"
+FOLDER = Path(__file__).resolve().parent / "exercises"
 
 CURRICULUM = {
     "negate": "a first gradient: one input, one sign",
@@ -70,8 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--find", action="store_true", help="hand out NAME with one fault to find, then grade the repair"
     )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="which fault is planted (default: 0)")
+    parser.add_argument("--seed", metavar="N", type=seed, default=0, help="which fault --find plants (default: 0)")
     options = parser.parse_args(arguments)
+    if options.seed and not options.find:
+        parser.error("--seed says which fault --find plants")
     if options.list:
         return print_list()
     if options.name not in OPS:
@@ -91,8 +93,9 @@ def path_of(name: str, *, find: bool) -> Path:
     return FOLDER / (f"find_{name}.py" if find else f"{name}.py")
 
 
-def shown(path: Path) -> str:
-    return f"{FOLDER.name}/{path.name}"
+def shown(path: Path) -> Path:
+    """Return the path from where the user stands, if the file lies below."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def marks_of(path: Path, name: str) -> list[Mark]:

@@ -38,7 +38,7 @@ from tinytransformer.run_directory import (
     require_same_model,
 )
 from tinytransformer.tape import NonFiniteError, debugging
-from tinytransformer.tokenizer import Tokenizer
+from tinytransformer.tokenizer import Tokenizer, VocabularyError
 from tinytransformer.training import WEIGHTS, TrainingOptions, generator_for, train
 from tinytransformer.transformer import Transformer
 from tinytransformer.translation import Search, Translator
@@ -54,12 +54,13 @@ TOY_FILES = {
 
 
 def main() -> None:
-    options = parse_arguments()
-    if options.source is None:
-        vars(options).update(TOY_FILES)
     with errors_in_one_line("train.py"):
+        options = parse_arguments()
+        if options.source is None:
+            vars(options).update(TOY_FILES)
         require_device(options.device)
-        require_writable(options.out)
+        if not options.summary:
+            require_writable(options.out)
         keep_freed_memory()
         if options.resume:
             options = options_of_run(options)
@@ -113,7 +114,7 @@ def train_and_save(
     model = validation.translator.model
     announce(options, training, corpus, model)
     profile = Profile(training.replicas)
-    to_go_on = f"python train.py --resume --out {shlex.quote(str(options.out))}"
+    to_go_on = shlex.join(["python", sys.argv[0], "--resume", "--out", str(options.out)])
 
     def validate(step: int, loss: float, speed: float) -> None:
         with profile.paused():
@@ -170,7 +171,12 @@ def announce(options: argparse.Namespace, training: TrainingOptions, corpus: Cor
 def read_text(options: argparse.Namespace, split: str) -> tuple[list[str], list[str]] | None:
     """Read the two files of the training text, or of the one that `split` names; None if there are none."""
     source, target = getattr(options, f"{split}source"), getattr(options, f"{split}target")
-    return None if source is None else read_parallel(source, target)
+    if source is None:
+        return None
+    for path in (source, target):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError(f"{path} is no file, but a pipe or a device, which --resume could not read again")
+    return read_parallel(source, target)
 
 
 def make_tokenizer(options: argparse.Namespace, text: tuple[list[str], list[str]]) -> Tokenizer:
@@ -180,7 +186,10 @@ def make_tokenizer(options: argparse.Namespace, text: tuple[list[str], list[str]
         require_same_vocabulary(options.out, load_config(options.out), tokenizer)
         return tokenizer
     size = or_recipe(options, "vocab_size")
-    tokenizer = Tokenizer.train([*text[0], *text[1]], size, exact=options.vocab_size is not None)
+    try:
+        tokenizer = Tokenizer.train([*text[0], *text[1]], size, exact=options.vocab_size is not None)
+    except VocabularyError as error:
+        raise VocabularyError(str(error) if options.vocab_size else f"{error}: set --vocab-size") from None
     if len(tokenizer) < size:
         say(f"note: the text is small; it yields {len(tokenizer)} subwords, not the {size} of preset {options.preset}")
     return tokenizer
@@ -193,10 +202,8 @@ def make_corpus(
     corpus = encode_corpus(tokenizer, *text, options.max_length)
     if not corpus.pairs:
         raise DataError(f"no {name} pair is shorter than --max-length {options.max_length}")
-    if corpus.empty:
-        say(f"note: left out {corpus.empty} {name} pairs with an empty side")
-    if corpus.long:
-        say(f"note: left out {corpus.long} {name} pairs of {options.max_length} subwords and more")
+    for note in corpus.notes(name, options.max_length):
+        say(note if name == "training" else f"{note}; BLEU counts them, the loss does not")
     return corpus
 
 

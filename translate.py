@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TextIO
 
 from tinytransformer.backend import DEVICES, keep_freed_memory
-from tinytransformer.checkpoint import CheckpointError
 from tinytransformer.command_line import (
     HelpFormatter,
     above_zero,
@@ -35,11 +34,9 @@ BYTES_AT_ONCE = 1 << 20
 
 
 def main() -> None:
-    options = parse_arguments()
     with errors_in_one_line("translate.py"):
+        options = parse_arguments()
         keep_freed_memory()
-        if not (options.model / "config.json").exists():
-            raise CheckpointError(f"{options.model} holds no trained model; run first: python train.py")
         translator = Translator.load(options.model, device=options.device)
         # An argument that is not UTF-8 arrives with its bytes as surrogates, which encoding turns back.
         sentences = [decode(os.fsencode(text), number) for number, text in enumerate(options.text, start=1)]
@@ -141,8 +138,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--beam, --alpha and --n-best say how to search, which --sample does not")
     if options.n_best is not None and options.n_best > options.beam:
         parser.error("--n-best is at most --beam")
-    if not options.sample and (options.temperature, options.top_k, options.top_p) != (1, None, 1):
-        parser.error("--temperature, --top-k and --top-p say how to --sample")
+    if not options.sample and (options.temperature, options.top_k, options.top_p, options.seed) != (1, None, 1, 1):
+        parser.error("--temperature, --top-k, --top-p and --seed say how to --sample")
     return options
 
 

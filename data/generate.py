@@ -153,7 +153,10 @@ def main() -> None:
     note = "the folder to write into (default: data/toy)"
     parser.add_argument("--out", type=Path, default=toy, metavar="DIR", help=note)
     folder = parser.parse_args().out
-    write_corpus(make_corpus(random.Random(SEED), SPLIT_SIZES), folder)
+    try:
+        write_corpus(make_corpus(random.Random(SEED), SPLIT_SIZES), folder)
+    except OSError as error:
+        sys.exit(f"generate.py: error: {error.filename}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -164,6 +164,23 @@ def test_where_the_reader_has_gone_nothing_more_is_written(monkeypatch, tmp_path
     assert (tmp_path / "output").read_bytes() == b""
 
 
+def test_help_for_which_the_reader_has_not_waited(monkeypatch):
+    """It stands in the buffer when `parse_args` ends the program."""
+
+    def leave():
+        with errors_in_one_line("x.py"):
+            print("usage")
+            raise SystemExit(0)
+
+    gone, end = os.pipe()
+    os.close(gone)
+    with open(end, "w", encoding="utf-8") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as caught:
+            leave()
+    assert caught.value.code == 141
+
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

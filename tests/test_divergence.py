@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_resume import SMALL, TEXT, state_of
+from test_resume import ROOT, SMALL, TEXT, state_of
 
 from tinytransformer.optim import Adam
 from tinytransformer.progress import TrainingError
@@ -36,7 +36,7 @@ def test_a_loss_that_is_not_finite_is_told_with_its_step_and_shown_by_debug(call
         error,
     )
     command = hint.partition("which operation fails: python ")[2].split()
-    assert command == ["train.py", "--resume", "--out", "diverged", "--debug"]
+    assert command == [str(ROOT / "train.py"), "--resume", "--out", "diverged", "--debug"]
     assert "Warning" not in errors
     assert state_of(run)["step"] == 1
     assert all_finite(run)

@@ -27,6 +27,12 @@ def test_scores_are_those_of_sacrebleu():
     assert "nc:6" in result.chrf_signature
 
 
+def test_tokenised_text_is_scored_without_a_word(caplog):
+    """A run has no use for sacrebleu's advice at every validation."""
+    assert score(["Der alte Hund schläft ."] * 200, ["Der alte Hund schläft ."] * 200).bleu == pytest.approx(100)
+    assert caplog.text == ""
+
+
 def test_a_perfect_translation_scores_100():
     result = score(REFERENCES, REFERENCES)
     assert result.bleu == pytest.approx(100)

@@ -256,7 +256,7 @@ def test_a_run_that_is_interrupted_twice_ends_as_if_it_had_not_been(call, folder
         step = state_of(folder / "left-off")["step"]
         assert least <= step < 60
         (told,) = [line for line in re.split("[\r\n]", errors) if "interrupted" in line]
-        before, command = told.split(": python train.py ")
+        before, command = told.split(f": python {ROOT / 'train.py'} ")
         assert before.endswith(f"interrupted after step {step}; to go on")
         arguments = shlex.split(command)
     status, output, errors = call("train.py", *arguments)
@@ -283,10 +283,13 @@ def test_what_is_not_there_cannot_go_on(call, folder, undisturbed):
     (folder / "stateless").mkdir()
     for name in ("config.json", "tokenizer.model"):
         (folder / "stateless" / name).write_bytes((folder / "undisturbed" / name).read_bytes())
-    missing = {"nowhere": "config.json: No such file or directory", "stateless": "state.safetensors does not exist: "}
+    missing = {
+        "nowhere": "nowhere holds no run that has begun, so there is none to --resume",
+        "stateless": os.path.join("stateless", "state.safetensors does not exist: "),
+    }
     for run, words in missing.items():
         status, output, errors = call("train.py", "--resume", "--out", run)
         assert (status, output) == (1, [])
-        assert errors.startswith(f"train.py: error: {os.path.join(run, words)}")
+        assert errors.startswith(f"train.py: error: {words}")
         assert errors.count("\n") == 1
     assert not (folder / "nowhere").exists()

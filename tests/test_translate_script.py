@@ -273,11 +273,11 @@ def test_the_options_of_sampling_reach_it(script, trained):
     assert script("--sample", *options, stdin=text)[1] == trained.translate(SENTENCES, wanted)
 
 
-@pytest.mark.parametrize("option", [("--temperature", "2"), ("--top-k", "3"), ("--top-p", "0.5")])
+@pytest.mark.parametrize("option", [("--temperature", "2"), ("--top-k", "3"), ("--top-p", "0.5"), ("--seed", "2")])
 def test_how_to_sample_is_not_asked_for_without_sampling(script, option):
     status, lines, errors = script(*option, "The dog.")
     assert (status, lines) == (2, [])
-    assert errors.endswith("error: --temperature, --top-k and --top-p say how to --sample\n")
+    assert errors.endswith("error: --temperature, --top-k, --top-p and --seed say how to --sample\n")
 
 
 def test_standard_input_that_cannot_be_read_is_named(folder, trained, tmp_path):

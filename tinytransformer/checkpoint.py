@@ -96,6 +96,8 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Transformer, To
 
     Raises: CheckpointError or VocabularyError that names the file and what is wrong with it.
     """
+    if not (directory / "config.json").exists():
+        raise CheckpointError(f"{directory} holds no trained model; run first: python train.py")
     config = load_config(directory)
     tokenizer = Tokenizer.load(directory / "tokenizer.model")
     require_same_vocabulary(directory, config, tokenizer)
@@ -231,6 +233,7 @@ def _refused(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: {in_one_line(error)}") from None
 
 
-def append_metrics(directory: Path, metrics: dict[str, Any]) -> None:
-    """Add a line to metrics.jsonl."""
-    append_line(directory / "metrics.jsonl", json.dumps(metrics))
+def append_metrics(directory: Path, metrics: dict[str, float]) -> None:
+    """Add a line to metrics.jsonl; JSON has no infinity, so what is not finite is null there."""
+    finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    append_line(directory / "metrics.jsonl", json.dumps(finite))

@@ -150,7 +150,11 @@ def errors_in_one_line(script: str) -> Iterator[None]:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     try:
-        yield
+        try:
+            yield
+        except SystemExit:  # after --help, too
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     except (
         CheckpointError,

@@ -71,6 +71,13 @@ class Corpus:
     empty: int  # pairs with nothing on one side
     long: int  # pairs with more tokens on one side than allowed
 
+    def notes(self, kind: str, max_length: int) -> Iterator[str]:
+        """Yield a line for each reason why pairs of this kind were left out; `max_length` as in `encode_corpus`."""
+        if self.empty:
+            yield f"note: left out {self.empty} {kind} pairs with an empty side"
+        if self.long:
+            yield f"note: left out {self.long} {kind} pairs of {max_length} subwords and more"
+
     def length_ratio(self) -> float:
         """Return the longest target per token of source; what lies above 99.9 % of the pairs does not count."""
         return float(np.quantile([len(t) / len(s) for s, t in self.pairs], 0.999))

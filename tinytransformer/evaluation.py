@@ -56,7 +56,7 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
     """
     if len(hypotheses) != len(references) or not hypotheses:
         raise ValueError(f"{len(hypotheses)} translations cannot be scored against {len(references)} references")
-    bleu, chrf = BLEU(), CHRF()
+    bleu, chrf = BLEU(force=True), CHRF()  # force: without a warning about text that is tokenised
     bleu_score = bleu.corpus_score(list(hypotheses), [list(references)]).score
     chrf_score = chrf.corpus_score(list(hypotheses), [list(references)]).score
     return Score(bleu_score, str(bleu.get_signature()), chrf_score, str(chrf.get_signature()))

@@ -88,9 +88,8 @@ def written_in(directory: Path, ending: str = "") -> list[Path]:
 def require_no_run(options: argparse.Namespace) -> None:
     """Raise CheckpointError if `options.out` holds a run that nobody wants replaced."""
     if not options.overwrite and written_in(options.out):
-        raise CheckpointError(
-            f"{options.out} already holds a run; --resume it, --overwrite it, or choose another --out"
-        )
+        to_resume = "--resume it, " if (options.out / "config.json").exists() else ""
+        raise CheckpointError(f"{options.out} already holds a run; {to_resume}--overwrite it, or choose another --out")
 
 
 def begin_run(options: argparse.Namespace, translator: Translator, texts: str, checkpoint: Checkpoint) -> None:
@@ -113,6 +112,8 @@ def begin_run(options: argparse.Namespace, translator: Translator, texts: str, c
 
 def options_of_run(options: argparse.Namespace) -> argparse.Namespace:
     """Return the options that the run in `options.out` began with."""
+    if not (options.out / "config.json").exists():
+        raise CheckpointError(f"{options.out} holds no run that has begun, so there is none to --resume")
     record = load_config(options.out).training
     texts = record.pop("texts", None)
     if record.keys() != vars(options).keys() - NOT_RECORDED or not isinstance(texts, str):

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tinytransformer.checkpoint import (
     append_metrics,
@@ -108,7 +107,7 @@ class Validation:
     def _named_by_step(self, kind: str) -> list[Path]:
         return sorted(self.directory.glob(f"{kind}-{'[0-9]' * 8}.safetensors"))
 
-    def _measure(self, metrics: dict[str, Any]) -> float:
+    def _measure(self, metrics: dict[str, float]) -> float:
         """Write loss and BLEU of the model as it is beside `metrics`; return the BLEU, infinite if there is none."""
         model, bleu = self.translator.model, math.inf
         if self.held_out is not None:

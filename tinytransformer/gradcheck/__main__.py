@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--breakages", action="store_true", help="check the checker: is each gradient, broken on purpose, caught?"
     )
     options = parser.parse_args(arguments)
-    names = options.op or list(OPS)
+    names = list(dict.fromkeys(options.op or OPS))
     for name in names:
         if name not in OPS:
             print(f"gradcheck: no operation is named {name!r}; --help lists them", file=sys.stderr)

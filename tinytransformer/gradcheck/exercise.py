@@ -106,7 +106,7 @@ def imports(name: str, text: str) -> str:
         elif isinstance(statement, ast.Assign):
             helpers += [target.id for target in statement.targets if isinstance(target, ast.Name)]
         elif isinstance(statement, ast.Import | ast.ImportFrom):
-            statement.names = [alias for alias in statement.names if alias.name in used]
+            statement.names = [alias for alias in statement.names if (alias.asname or alias.name) in used]
             if statement.names:
                 line = ast.unparse(statement)
                 (ours if line.startswith("from tinytransformer") else theirs).append(line)
