@@ -26,7 +26,10 @@ FAILURES = {
         (*TEXT, "--vocab-size", "100"),
         "a vocabulary of 100 is too small for this text, which needs at least ",
     ),
-    "a pipe": (("--source", "pipe.en", "--target", "train.de"), "pipe.en is no file, but a pipe or a device, which --resume could not read again"),
+    "a pipe": (
+        ("--source", "pipe.en", "--target", "train.de"),
+        "pipe.en is no file, but a pipe or a device, which --resume could not read again",
+    ),
     "all too long": ((*TEXT, "--max-length", "1"), "no training pair is shorter than --max-length 1"),
     "out is a file": ((*TEXT, *QUICK, "--out", "train.en"), "train.en is not a directory"),
     "out is below a file": ((*TEXT, *QUICK, "--out", "train.en/run/1"), "train.en is not a directory"),
