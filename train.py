@@ -30,6 +30,7 @@ from tinytransformer.optim import Adam
 from tinytransformer.options import model_config, or_recipe, parse_arguments, training_options
 from tinytransformer.profiling import Profile
 from tinytransformer.progress import Progress, Standing, TrainingError
+from tinytransformer.reading import is_pipe_or_device
 from tinytransformer.run_directory import (
     Checkpoint,
     begin_run,
@@ -59,13 +60,13 @@ def main() -> None:
         if options.source is None:
             vars(options).update(TOY_FILES)
         require_device(options.device)
+        keep_freed_memory()
         if not options.summary:
             require_writable(options.out)
-        keep_freed_memory()
-        if options.resume:
-            options = options_of_run(options)
-        elif not options.summary:
-            require_no_run(options)
+            if options.resume:
+                options = options_of_run(options)
+            else:
+                require_no_run(options)
         run(options)
 
 
@@ -174,7 +175,7 @@ def read_text(options: argparse.Namespace, split: str) -> tuple[list[str], list[
     if source is None:
         return None
     for path in (source, target):
-        if path.exists() and not path.is_file() and not path.is_dir():
+        if path.exists() and is_pipe_or_device(path):
             raise DataError(f"{path} is no file, but a pipe or a device, which --resume could not read again")
     return read_parallel(source, target)
 

@@ -134,11 +134,12 @@ def parse_arguments() -> argparse.Namespace:
     sampling.add_argument("--top-p", type=probability, default=1.0, metavar="P", help="or from the few that make up P")
     sampling.add_argument("--seed", type=seed, default=1, metavar="N", help="same seed, same translations")
     options = parser.parse_args()
-    if options.sample and (options.beam, options.alpha, options.n_best) != (4, 0.6, None):
+    changed = {name for name, value in vars(options).items() if value != parser.get_default(name)}
+    if options.sample and changed & {"beam", "alpha", "n_best"}:
         parser.error("--beam, --alpha and --n-best say how to search, which --sample does not")
     if options.n_best is not None and options.n_best > options.beam:
         parser.error("--n-best is at most --beam")
-    if not options.sample and (options.temperature, options.top_k, options.top_p, options.seed) != (1, None, 1, 1):
+    if not options.sample and changed & {"temperature", "top_k", "top_p", "seed"}:
         parser.error("--temperature, --top-k, --top-p and --seed say how to --sample")
     return options
 

@@ -25,10 +25,15 @@ LARGEST = 1 << 23
 MOST_ARRAYS = 5000  # the most layers that a model may have make 4,200
 
 
+def is_pipe_or_device(path: Path) -> bool:
+    """Return whether `path` is something that cannot be read from the beginning again. Raises: OSError."""
+    mode = os.stat(path).st_mode
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))  # what is a directory is said when it is opened
+
+
 def open_file(path: Path) -> BinaryIO:
     """Open a file of a run. Raises: OSError, also for a pipe, from which nothing may ever come, or a device."""
-    mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # what is a directory is said when it is opened
+    if is_pipe_or_device(path):
         raise OSError(errno.EINVAL, "is no file, but a pipe or a device", str(path))
     return open(path, "rb")
 
