@@ -51,6 +51,9 @@ class DeviceArray:
     size = property(lambda self: self._memory.size)
     nbytes = property(lambda self: self._memory.nbytes)
     dtype = property(lambda self: self._memory.dtype)
+    itemsize = property(lambda self: self._memory.itemsize)
+    strides = property(lambda self: self._memory.strides)
+    data = property(lambda self: SimpleNamespace(ptr=self._memory.ctypes.data))
     T = property(lambda self: DeviceArray(self._memory.T, self._gpu))
 
     @property

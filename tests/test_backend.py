@@ -211,13 +211,6 @@ def test_random_bytes_take_every_value(source):
         assert np.abs(counts - 1000).max() < 6 * np.sqrt(1000)
 
 
-def test_random_bytes_are_the_same_on_every_device(gpu):
-    x = np.ones((2, 3))
-    there, here = (backend.random_bytes(array, np.random.default_rng(1)) for array in (gpu.asarray(x), x))
-    assert isinstance(there, DeviceArray)
-    np.testing.assert_array_equal(gpu.asnumpy(there), here)
-
-
 @pytest.fixture
 def c_library(monkeypatch):
     """Stands for the C library: its functions, and what mallopt is asked for."""

@@ -8,45 +8,33 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from device_training import OPTIONS, SEARCHES, SHAPES, both, results, step, trained
 from stand_in import DeviceArray
 
 from tinytransformer import training
 from tinytransformer.checkpoint import load_state, load_weights, save_state, save_weights
 from tinytransformer.data import make_batch
-from tinytransformer.decoding import Sampling, beam_search, greedy, sample
+from tinytransformer.decoding import greedy
 from tinytransformer.evaluation import evaluate_loss
 from tinytransformer.gradcheck.cases import CASES
 from tinytransformer.gradcheck.check import analytic_gradients, check, draw
 from tinytransformer.ops.sums import (
-    _subtract_running_sums,
     sum_last,
     sum_of_products,
-    sum_rows_by_id,
-    sum_to_last,
 )
 from tinytransformer.optim import Adam
 from tinytransformer.progress import READ_EVERY, Standing, TrainingError
 from tinytransformer.tensor import OPS
-from tinytransformer.training import Replicas, TrainingOptions, train
+from tinytransformer.training import Replicas, train
 
 EVERY_CASE = [(name, case) for name, cases in CASES.items() for case in cases]
-SHAPES = [  # of models: between them all that a model may be made of
-    {"dropout": 0.3, "attention_dropout": 0.2, "activation": "relu", "tied_embeddings": True},
-    {"norm": "post", "positions": "learned", "activation": "gelu"},
-]
-OPTIONS = TrainingOptions(steps=2 * READ_EVERY + 5, batch_tokens=60, learning_rate=1e-2, warmup=3, weight_decay=0.01)
 
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(("name", "case"), EVERY_CASE, ids=lambda value: getattr(value, "label", value))
 def test_every_operation_runs_on_the_device(name, case):
     """Forward and backward, results and gradients: to rounding what they are on the CPU."""
-    arrays, upstream = draw(OPS[name], case, seed=0)
-    for here, there in zip(
-        analytic_gradients(OPS[name], case, arrays, upstream),
-        analytic_gradients(OPS[name], case, arrays, upstream, device="cuda"),
-        strict=True,
-    ):
+    for here, there in zip(*(results(name, case, device) for device in ("cpu", "cuda")), strict=True):
         np.testing.assert_allclose(there, here, rtol=1e-13, atol=1e-14)
 
 
@@ -69,24 +57,11 @@ def test_operations_wait_for_nothing(gpu):
         assert gpu.waits == before, name
 
 
-@pytest.mark.parametrize("ids", [[0], [3, 3, 3], [5, 0, 2, 0, 5, 5], [1, 2, 3], []])
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_sums_by_id_are_the_same_in_both_ways(ids, kind):
-    rows = np.random.default_rng(0).normal(size=(len(ids), 4)).astype(kind)
-    ids = np.array(ids, dtype=np.uint8)
-    order = np.argsort(ids, kind="stable")
-    running = _subtract_running_sums(rows[order], ids[order], 7)
-    assert running.dtype == kind
-    np.testing.assert_allclose(
-        running, sum_rows_by_id(rows, ids, 7), rtol=0, atol=1e-14 if kind == np.float64 else 1e-6
-    )
-
-
 def test_sums_are_no_products_on_the_device(gpu):
     """TF32 would round them."""
     here = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32)
     there = gpu.asarray(here)
-    for sums in (sum_to_last, sum_last, lambda x: sum_of_products(x, x)):
+    for sums in (sum_last, lambda x: sum_of_products(x, x)):
         one, other = sums(here), sums(there)
         assert other.dtype == np.float32
         assert other.shape == one.shape
@@ -109,19 +84,6 @@ def test_train_sets_the_precision_before_the_first_product_that_it_is_for(
     assert gpu.tf32 == settled
 
 
-def both(make_model, **changes):
-    """Return two models with the same weights, on the host and on the device."""
-    here = make_model(12, scale=1.0, **changes)
-    return here, make_model(12, scale=1.0, device="cuda", **changes)
-
-
-def step(model, corpus, replicas=1):
-    """Return loss and gradient of one batch."""
-    parts = [make_batch(corpus.pairs[:20])]
-    with Replicas(model, replace(OPTIONS, replicas=replicas), Adam(model.parameters)) as together:
-        return together.gradient(parts, parts[0].tokens, 1), model.parameters.grad
-
-
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("changes", SHAPES, ids=["pre-norm", "post-norm"])
 def test_a_gradient_is_that_of_the_cpu(make_model, corpus, gpu, changes, replicas):
@@ -131,21 +93,6 @@ def test_a_gradient_is_that_of_the_cpu(make_model, corpus, gpu, changes, replica
     assert isinstance(gradient_there, DeviceArray)
     np.testing.assert_allclose(gpu.asnumpy(loss_there), loss, rtol=1e-12)
     np.testing.assert_allclose(gpu.asnumpy(gradient_there), gradient, rtol=0, atol=1e-12 * np.abs(gradient).max())
-
-
-def trained(model, corpus, options):
-    """Return parameters, moments, where the run stands, what was reported and what the validations were told."""
-    optimizer, standing, reports, validations = Adam(model.parameters, weight_decay=0.01), Standing(), [], []
-    train(
-        model,
-        corpus,
-        options,
-        optimizer=optimizer,
-        standing=standing,
-        report=reports.append,
-        validate=lambda at, loss, speed: validations.append((at, loss)),
-    )
-    return [model.parameters.data, optimizer.m, optimizer.v], standing, reports, validations
 
 
 @pytest.mark.parametrize(
@@ -237,21 +184,6 @@ def test_ids_are_looked_at_before_they_go_over(make_model, corpus, side):
         training.add_gradient(model, batch, batch.tokens, 0.1, None)
     with pytest.raises(IndexError, match=r"source: id 40 is outside"):
         greedy(model, [[5, 40]], [3])
-
-
-FORBIDDEN = [5, 9]  # ids that a model would produce
-SEARCHES = {
-    "greedy": lambda *arguments: greedy(*arguments, forbidden=FORBIDDEN),
-    "beam": lambda *arguments: beam_search(*arguments, beam=3, forbidden=FORBIDDEN),
-    "sampling": lambda model, sources, limits: sample(
-        model,
-        sources,
-        limits,
-        [np.random.default_rng(i) for i in range(len(sources))],
-        Sampling(temperature=0.8, top_k=5, top_p=0.9),
-        forbidden=FORBIDDEN,
-    ),
-}
 
 
 @pytest.mark.usefixtures("gpu")

@@ -35,7 +35,12 @@ class DeviceError(RuntimeError):
 
 def array_module(x: Array) -> Any:
     """Return the module, `numpy` or `cupy`, whose functions work on the array `x`."""
-    return np if cupy is None else cupy.get_array_module(x)
+    return np if cupy is None or not isinstance(x, cupy.ndarray) else cupy  # asked before every launch: no detours
+
+
+def has_kernels(x: Array) -> bool:
+    """Return whether `x` is on a GPU, for whose arrays there are kernels."""
+    return cupy is not None and isinstance(x, cupy.ndarray) and hasattr(cupy, "RawModule")
 
 
 def require_device(device: str) -> None:
@@ -164,12 +169,11 @@ def keep_freed_memory() -> None:
     mallopt(arena_max, 1)  # or other threads would have arenas of their own, which the above does not reach
 
 
-def random_bytes(x: Array, generator: np.random.Generator) -> Array:
-    """Draw one byte for every element of `x`, and put them where `x` is: the same bytes on every device.
+def random_bytes(x: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Draw one byte for every element of `x`.
 
     They are those of whole words, the lowest byte first. That takes a third of the time of `generator.bytes`, which
     draws halves of words, and copies them.
     """
     words = generator.integers(0, 2**64 - 1, size=-(-x.size // 8), dtype=np.uint64, endpoint=True)
-    drawn = words.astype("<u8", copy=False).view(np.uint8)[: x.size]
-    return array_module(x).asarray(drawn.reshape(x.shape))
+    return words.astype("<u8", copy=False).view(np.uint8)[: x.size].reshape(x.shape)

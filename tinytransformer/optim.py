@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
-from tinytransformer.backend import Array, array_module
+from tinytransformer import kernels
+from tinytransformer.backend import Array, array_module, has_kernels
 from tinytransformer.module import FlatParameters
 from tinytransformer.timing import timed
 
@@ -69,31 +69,19 @@ class Adam:
     def begin_step(self, learning_rate: float, scale: float | Array, sound: Array | None) -> Numbers:
         """Count a step, and return its numbers for `move`."""
         self.step += 1
-        xp = array_module(self.m)
         beta1, beta2 = self.betas
         # The correction of v taken out of the square root, and both put into the rate: rate' * m / (sqrt(v) + eps').
         correction = math.sqrt(1 - beta2**self.step)
         rate, eps = learning_rate * correction / (1 - beta1**self.step), self.eps * correction
         fade = 1 - learning_rate * self.weight_decay if self.weight_decay else None
-        numbers = Numbers(scale * (1 - beta1), beta1, (1 - beta2) / (1 - beta1) ** 2, beta2, rate, eps, fade)
-        if sound is None:
-            return numbers
-        # If it is not: a step without gradient and rate, in which nothing fades.
-        self.parameters.grad[...] = xp.where(sound, self.parameters.grad, 0)
-        still, nothing = xp.ones((), self.m.dtype), xp.zeros((), self.m.dtype)
-        return replace(
-            numbers,
-            take_m=xp.where(sound, numbers.take_m, still),
-            fade_m=xp.where(sound, beta1, still),
-            fade_v=xp.where(sound, beta2, still),
-            rate=xp.where(sound, rate, nothing),
-            fade=None if fade is None else xp.where(sound, fade, still),
-        )
+        return Numbers(scale * (1 - beta1), beta1, (1 - beta2) / (1 - beta1) ** 2, beta2, rate, eps, fade, sound)
 
     @timed("Adam")
     def move(self, start: int, stop: int, numbers: Numbers) -> None:
         """Take the step for the elements from `start` to `stop`."""
-        xp = array_module(self.m)
+        if has_kernels(self.m):
+            kernels.move(self, start, stop, numbers)
+            return
         if numbers.fade is not None:
             self.parameters.data[start : min(stop, self.parameters.decayed)] *= numbers.fade
         for part in self.pieces(start, stop):
@@ -106,9 +94,9 @@ class Adam:
             g *= numbers.take_v
             v *= numbers.fade_v
             v += g
-            xp.sqrt(v, out=g)
+            np.sqrt(v, out=g)
             g += numbers.eps
-            xp.divide(m, g, out=g)
+            np.divide(m, g, out=g)
             g *= numbers.rate
             p -= g
 
@@ -120,20 +108,23 @@ class Adam:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What is the same for all elements in one step of Adam; on a GPU some are arrays of shape ().
+    """What is the same for all elements in one step of Adam.
 
-    take_m, fade_m: what m takes of the gradient, its scale included, and what it keeps of itself.
+    take_m, fade_m: what m takes of the gradient, its scale included, and what it keeps of itself; on a GPU the first
+        is an array of shape ().
     take_v, fade_v: what v takes of the square of that, and what it keeps of itself.
     rate, eps: with the corrections of m and v in them. fade: what a matrix keeps of itself; None: all.
+    sound: as in `Adam.update`.
     """
 
-    take_m: Any
-    fade_m: Any
+    take_m: float | Array
+    fade_m: float
     take_v: float
-    fade_v: Any
-    rate: Any
+    fade_v: float
+    rate: float
     eps: float
-    fade: Any
+    fade: float | None
+    sound: Array | None
 
 
 @timed("clipping")

@@ -22,7 +22,8 @@ from contextvars import ContextVar
 from time import perf_counter
 from typing import Any
 
-from tinytransformer.backend import Array, array_module
+from tinytransformer import kernels
+from tinytransformer.backend import Array, array_module, has_kernels
 from tinytransformer.timing import timing
 
 Backward = Callable[[Array], tuple[Array | None, ...]]
@@ -90,21 +91,25 @@ def run_backward(root: Any, gradient: Array) -> None:
     if root.node is None:
         _add_to_leaf(root, gradient)
         return
-    gradients = {root.node: gradient}
+    gradients: dict[Any, Array] = {root.node: gradient}  # by Node; and by leaf on a GPU, which adds all up at the end
     # A gradient that came from an operation may be somebody else's too: `add` returns dz twice. So the first addition
     # makes a new array; that one is ours, and the next may be added to it in place.
-    ours: set[Node] = set()
+    ours: set[Any] = set()
     for node in _nodes_behind(root.node):
         for x, dx in _run_node(node, gradients.pop(node)):
-            if x.node is None:
+            if x.node is None and (x.grad is None or not has_kernels(dx)):
                 _add_to_leaf(x, dx)
-            elif x.node not in gradients:
-                gradients[x.node] = dx
-            elif x.node in ours:
-                gradients[x.node] += dx
+                continue
+            owner = x.node or x
+            if owner not in gradients:
+                gradients[owner] = dx
+            elif owner in ours:
+                gradients[owner] += dx
             else:
-                gradients[x.node] = gradients[x.node] + dx
-                ours.add(x.node)
+                gradients[owner] = gradients[owner] + dx
+                ours.add(owner)
+    if gradients:  # on a GPU those of the leaves are left
+        kernels.add_pairs([(leaf.grad, dx) for leaf, dx in gradients.items()])
 
 
 def _nodes_behind(root: Node) -> list[Node]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinytransformer.backend import Array, array_module
+from tinytransformer import kernels
+from tinytransformer.backend import Array, array_module, has_kernels
 from tinytransformer.ops.checks import require, require_rate
-from tinytransformer.ops.dropout import dropout_mask
+from tinytransformer.ops.dropout import dropout_mask, threshold_and_factor
 from tinytransformer.ops.sums import MODERATE, is_moderate, max_last, sum_last, sum_of_products
 from tinytransformer.tensor import ShapeError, op
 
@@ -56,6 +57,9 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
     """
     require_attention_shapes("attention", query, key, value, mask)
     require_rate("attention", rate)
+    if has_kernels(query):
+        dropping = kernels.Dropping.drawn(*threshold_and_factor(rate), generator) if generator and rate else None
+        return kernels.attention(query, key, value, mask, causal, dropping, LEAST)
     xp = array_module(query)
     scale = 1 / math.sqrt(query.shape[-1])
     scaled_query = query * scale  # scaling Q costs less than scaling S, which is larger

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinytransformer.backend import Array, random_bytes
+from tinytransformer import kernels
+from tinytransformer.backend import Array, array_module, has_kernels, random_bytes
 from tinytransformer.ops.checks import require_rate
 from tinytransformer.tensor import op
 
@@ -29,22 +30,33 @@ def dropout(x, *, rate, generator=None):
     Source: Srivastava et al. 2014, "Dropout", section 4; scaled in training as in section 10.
     """
     require_rate("dropout", rate)
-    mask = None if generator is None or rate == 0 else dropout_mask(x, rate, generator)
+    if generator is None or rate == 0:
+        return x, lambda dy: (dy,)
+    if has_kernels(x):
+        dropping = kernels.Dropping.drawn(*threshold_and_factor(rate), generator)
+        return kernels.drop(x, dropping), lambda dy: (kernels.drop(dy, dropping),)
+    mask = dropout_mask(x, rate, generator)
 
     def backward(dy):
-        return (dy if mask is None else dy * mask,)
+        return (dy * mask,)
 
-    return x if mask is None else x * mask, backward
+    return x * mask, backward
 
 
 def dropout_mask(x: Array, rate: float, generator: Any) -> Array:
     """Draw an array like `x`: 0 where an element is dropped, 1 / (share kept) elsewhere.
 
-    One random byte decides over each element, at a tenth of the cost of a random float. A byte below 256 * rate,
-    rounded to at least 1 and at most 255, drops.
+    One random byte decides over each element, at a tenth of the cost of a random float.
     """
-    threshold = min(max(round(256 * rate), 1), 255)
-    kept = 1 - threshold / 256
+    threshold, factor = threshold_and_factor(rate)
+    if has_kernels(x):
+        return kernels.drop(array_module(x).ones_like(x), kernels.Dropping.drawn(threshold, factor, generator))
     mask = (random_bytes(x, generator) >= threshold).astype(x.dtype)
-    mask *= 1 / kept
+    mask *= factor
     return mask
+
+
+def threshold_and_factor(rate: float) -> tuple[int, float]:
+    """Return below which byte an element is dropped, about 256 * rate, but from 1 to 255; and 1 / (share kept)."""
+    threshold = min(max(round(256 * rate), 1), 255)
+    return threshold, 1 / (1 - threshold / 256)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tinytransformer import kernels
+from tinytransformer.backend import has_kernels
 from tinytransformer.ops.checks import require, require_broadcast, require_shape, shape_of
 from tinytransformer.ops.sums import sum_to_last
 from tinytransformer.tensor import op
@@ -60,6 +62,8 @@ def linear(x, weight, bias):
         f"x of shape {x.shape} and weight of shape {weight.shape} do not fit as (..., n) and (n, m)",
     )
     require_shape("linear", weight.shape[1:], bias=bias)
+    if has_kernels(x):
+        return kernels.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])  # one large product; at three axes NumPy makes one per sentence
     y = rows @ weight
     if bias is not None:

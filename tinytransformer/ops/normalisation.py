@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tinytransformer.backend import array_module
+from tinytransformer import kernels
+from tinytransformer.backend import array_module, has_kernels
 from tinytransformer.ops.checks import require_shape
 from tinytransformer.ops.sums import sum_last, sum_of_products, sum_to_last
 from tinytransformer.tensor import op
@@ -45,6 +46,8 @@ def layer_norm(x, gain, bias, *, eps=1e-5):
     Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, equations 3 and 4.
     """
     require_shape("layer_norm", x.shape[-1:], gain=gain, bias=bias)
+    if has_kernels(x):
+        return kernels.layer_norm(x, gain, bias, eps)
     d = x.shape[-1]
     centred = x - sum_last(x) / d
     inv_std = 1 / array_module(x).sqrt(sum_of_products(centred, centred) / d + eps)

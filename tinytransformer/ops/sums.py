@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinytransformer.backend import Array, array_module
+from tinytransformer import kernels
+from tinytransformer.backend import Array, array_module, has_kernels
 
 SHORT = 64  # the longest rows whose maxima are taken column by column,
 MANY = 16  # where there are so many times as many rows as columns
@@ -19,8 +20,6 @@ FEW = 1 << 19  # elements that stay in the last cache, 2 MiB in float32; with fe
 def sum_to_last(x: Array) -> Array:
     """Sum over all axes but the last: (..., d) -> (d,)."""
     rows = x.reshape(-1, x.shape[-1])
-    if array_module(x) is not np:
-        return rows.sum(axis=0)
     return _ones(len(rows), x.dtype) @ rows  # a product with ones: BLAS adds rows 2.5 times faster
 
 
@@ -95,35 +94,17 @@ def row_blocks(rows: int, n: int, *, most: int) -> list[slice]:
 def sum_rows_by_id(rows: Array, ids: Array, count: int) -> Array:
     """Add up the rows that carry the same id: rows (N, d), ids (N,) -> (count, d); no such row, zeros.
 
-    Sorting by id puts equal ids next to each other, so each becomes one segment. Unlike `add.at` this adds in a
-    fixed order on a GPU too.
+    Sorting by id puts equal ids next to each other, so each becomes one segment.
     """
-    xp = array_module(rows)
+    if has_kernels(rows):
+        return kernels.sum_rows_by_id(rows, ids, count)
+    sums = np.zeros((count, rows.shape[-1]), dtype=rows.dtype)
     if len(ids) == 0:
-        return xp.zeros((count, rows.shape[-1]), dtype=rows.dtype)
-    order = xp.argsort(ids, kind="stable")
-    return (_sum_segments if xp is np else _subtract_running_sums)(rows[order], ids[order], count)
-
-
-def _sum_segments(rows: Array, ids: Array, count: int) -> Array:
-    """Sum each segment of equal ids; for a CPU, as a GPU would have to be waited for to know how many there are."""
-    xp = array_module(rows)
-    sums = xp.zeros((count, rows.shape[-1]), dtype=rows.dtype)
-    first = xp.ones(len(ids), dtype=bool)  # whether a segment begins here
+        return sums
+    order = np.argsort(ids, kind="stable")
+    rows, ids = rows[order], ids[order]
+    first = np.ones(len(ids), dtype=bool)  # whether a segment begins here
     first[1:] = ids[1:] != ids[:-1]
-    starts = xp.flatnonzero(first)
-    sums[ids[starts]] = xp.add.reduceat(rows, starts, axis=0)
+    starts = np.flatnonzero(first)
+    sums[ids[starts]] = np.add.reduceat(rows, starts, axis=0)
     return sums
-
-
-def _subtract_running_sums(rows: Array, ids: Array, count: int) -> Array:
-    """The sum of rows i to j is that of all rows up to j, less that of all before i; of an absent id it is zero.
-
-    In float64, since the difference of two long sums loses digits.
-    """
-    xp = array_module(rows)
-    running = xp.zeros((len(rows) + 1, rows.shape[-1]), dtype=xp.float64)
-    running[1:] = xp.cumsum(rows, axis=0, dtype=xp.float64)
-    every = xp.arange(count, dtype=ids.dtype)
-    begin, end = (xp.searchsorted(ids, every, side=side) for side in ("left", "right"))
-    return (running[end] - running[begin]).astype(rows.dtype)

@@ -1,0 +1,150 @@
+// CUDA C++ for a machine without a GPU: enough of it to run the kernels of tinytransformer, one thread at a time.
+//
+// The threads of a block are coroutines. Each runs until it has to wait for the others, or has ended; then the next has
+// its turn. So a kernel that reads what another thread has yet to write reads what was there before, as it may on a GPU.
+// All threads of a block have to wait at the same places, which is stricter than CUDA, where it holds for those of a
+// warp; if they do not, the program is ended.
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+using std::exp;
+using std::log;
+using std::sqrt;
+
+#define __global__
+#define __device__ static
+#define __shared__ static
+
+struct Place {
+    unsigned x, y, z;
+};
+static Place gridDim, blockIdx, blockDim, threadIdx;
+
+namespace stand_in {
+
+const int MOST = 1024, STACK = 1 << 16;
+static ucontext_t beginnings[MOST];
+static jmp_buf scheduler, threads[MOST];  // where each goes on; to jump there asks nothing of the system
+static bool begun[MOST], ended[MOST];
+static const char* waits_at[MOST];
+static double handed[MOST];
+static int now;  // whose turn it is
+static std::function<void()> kernel;
+static std::vector<char> stacks(MOST* STACK);
+
+static void wait(const char* where) {
+    if (!begun[now]) {
+        fprintf(stderr, "thread %d waits at %s, thread 0 nowhere\n", now, where);
+        abort();
+    }
+    waits_at[now] = where;
+    if (!_setjmp(threads[now])) _longjmp(scheduler, 1);
+}
+
+static void live() {
+    for (;;) {
+        kernel();
+        ended[now] = true;
+        wait("the end");
+    }
+}
+
+static void begin(int i) {
+    begun[i] = true;
+    getcontext(&beginnings[i]);
+    beginnings[i].uc_stack.ss_sp = &stacks[i * STACK];
+    beginnings[i].uc_stack.ss_size = STACK;
+    makecontext(&beginnings[i], live, 0);
+    setcontext(&beginnings[i]);
+}
+
+static void take_turn(int i) {
+    now = i;
+    threadIdx = {i % blockDim.x, i / blockDim.x, 0};
+    if (_setjmp(scheduler)) return;
+    if (begun[i]) _longjmp(threads[i], 1);
+    begin(i);
+}
+
+static void run_block() {
+    int count = blockDim.x * blockDim.y;
+    for (int i = 0; i < count; i++) ended[i] = false;
+    take_turn(0);
+    if (ended[0]) {  // without waiting: then nobody may, and all can be called in turn
+        for (int i = 1; i < count; i++) {
+            now = i;
+            threadIdx = {i % blockDim.x, i / blockDim.x, 0};
+            bool before = begun[i];
+            begun[i] = false;
+            kernel();
+            begun[i] = before;
+        }
+        return;
+    }
+    for (int i = 1; i < count; i++) take_turn(i);
+    for (;;) {
+        const char* where = nullptr;
+        for (int i = 0; i < count; i++) {
+            if (ended[i]) continue;
+            if (where && strcmp(where, waits_at[i])) {
+                fprintf(stderr, "thread %d waits at %s, one before it at %s\n", i, waits_at[i], where);
+                abort();
+            }
+            where = waits_at[i];
+        }
+        if (!where) return;
+        for (int i = 0; i < count; i++)
+            if (!ended[i]) take_turn(i);
+    }
+}
+
+static void run(Place blocks, Place in_a_block, std::function<void()> what) {
+    kernel = what;
+    gridDim = blocks;
+    blockDim = in_a_block;
+    for (blockIdx = {0, 0, 0}; blockIdx.y < blocks.y; blockIdx.y++)
+        for (blockIdx.x = 0; blockIdx.x < blocks.x; blockIdx.x++) run_block();
+}
+
+}  // namespace stand_in
+
+static void __syncthreads() { stand_in::wait("__syncthreads"); }
+
+template <class T> static T __shfl_xor_sync(unsigned, T x, int apart) {
+    int me = stand_in::now;
+    stand_in::handed[me] = x;
+    stand_in::wait("__shfl_xor_sync");
+    T other = stand_in::handed[me ^ apart];
+    stand_in::wait("__shfl_xor_sync, read");
+    return other;
+}
+
+static unsigned __ballot_sync(unsigned, bool x) {
+    int me = stand_in::now;
+    stand_in::handed[me] = x;
+    stand_in::wait("__ballot_sync");
+    unsigned votes = 0;
+    for (int i = 0; i < 32; i++) votes |= (unsigned)(stand_in::handed[me / 32 * 32 + i] != 0) << i;
+    stand_in::wait("__ballot_sync, read");
+    return votes;
+}
+
+static int __ffs(unsigned x) { return __builtin_ffs(x); }
+
+static unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
+    return (unsigned __int128)a * b >> 64;
+}
+
+static double __longlong_as_double(unsigned long long bits) {
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}

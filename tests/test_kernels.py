@@ -1,0 +1,199 @@
+"""The kernels, run by the stand-in: at sizes that the table of cases leaves out, and broken on purpose."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from device_training import results
+from kernel_stand_in import philox_bytes
+
+from tinytransformer import ops
+from tinytransformer.gradcheck.cases import CASES
+from tinytransformer.kernels import Dropping, add_pairs, drop, launch
+from tinytransformer.kernels.launch import SOURCES, source
+from tinytransformer.kernels.products import product, products
+from tinytransformer.tensor import Tensor
+
+FOLDER = Path(launch.__file__).parent
+KINDS = [np.float64, np.float32]
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def close(there, here, kind):
+    tolerance = 1e-12 if kind == np.float64 else 1e-5
+    np.testing.assert_allclose(there, here, rtol=0, atol=tolerance * max(1.0, np.abs(here).max(initial=0)))
+
+
+def same_as_on_a_cpu(gpu, kind, operation, *inputs, upstream=normal, **options):
+    """Run an operation on both, forward and backward; arrays among the options go where the inputs are."""
+    results = []
+    for place, back in ((lambda x: x, lambda x: x), (gpu.asarray, gpu.asnumpy)):
+        tensors = [None if x is None else Tensor(place(x.astype(kind)), requires_grad=True) for x in inputs]
+        moved = {name: place(x) if isinstance(x, np.ndarray) else x for name, x in options.items()}
+        y = operation(*tensors, **moved)
+        y.backward(place(upstream(*y.shape).astype(kind)))
+        results.append([back(y.data), *(back(x.grad) for x in tensors if x is not None)])
+    for here, there in zip(*results, strict=True):
+        assert there.dtype == kind
+        close(there, here, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(0, 8), (1, 1), (2, 3, 31), (33, 32), (70, 200), (2, 5000)], ids=str)
+def test_layer_norm_of_any_width(gpu, kind, shape):
+    d = shape[-1]
+    eps = 1e-2  # or one feature alone would be a difference of nothing, divided by nearly nothing
+    same_as_on_a_cpu(gpu, kind, ops.layer_norm, normal(*shape), normal(d, seed=1), normal(d, seed=2), eps=eps)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(0, 3, 4), (1, 1, 1), (2, 35, 33, 40), (1, 70, 5)], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_of_any_shape(gpu, kind, shape, bias):
+    *rows, n, m = shape
+    same_as_on_a_cpu(gpu, kind, ops.linear, normal(*rows, n), normal(n, m, seed=1), normal(m, seed=2) if bias else None)
+
+
+def test_linear_takes_a_gradient_that_was_stretched(gpu):
+    """As that of a sum: it stands in memory once, and has no rows side by side."""
+    x, weight = normal(3, 4, 5), normal(5, 6, seed=1)
+    same_as_on_a_cpu(gpu, np.float64, lambda x, w: ops.sum(ops.linear(x, w, None), axis=(1, 2)), x, weight)
+    same_as_on_a_cpu(gpu, np.float64, lambda x, w: ops.linear(ops.transpose(x, axes=(2, 1, 0)), w, None), x, weight[:3])
+
+
+MASKS = {
+    "none": None,
+    "of keys": np.arange(150) % 3 > 0,
+    "of keys, by sentence": np.arange(300).reshape(2, 1, 1, 150) % 3 > 0,
+    "whole": np.random.default_rng(5).random((2, 3, 4, 150)) > 0.5,
+    "a view": (np.random.default_rng(5).random((150, 4, 3, 2)) > 0.5).T.swapaxes(1, 2).swapaxes(1, 2),
+    "of everything": np.zeros((2, 1, 4, 1), bool),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_attention_under_any_mask(gpu, kind, mask, causal):
+    query, key, value = normal(2, 3, 4, 5), normal(2, 3, 150, 5, seed=1), normal(2, 3, 150, 7, seed=2)
+    same_as_on_a_cpu(gpu, kind, ops.attention, query, key, value, mask=mask, causal=causal)
+
+
+@pytest.mark.parametrize("sizes", [(0, 2, 3, 4), (2, 2, 0, 4), (1, 1, 1, 1), (2, 3, 1, 5), (2, 3, 5, 1)], ids=str)
+def test_attention_of_any_shape(gpu, sizes):
+    batch, heads, queries, keys = sizes
+    arrays = normal(batch, heads, queries, 6), normal(batch, heads, keys, 6, seed=1), normal(batch, heads, keys, 1)
+    same_as_on_a_cpu(gpu, np.float64, ops.attention, *arrays)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"padding": 2}, {"label_smoothing": 0.1}, {"padding": 2, "count": 9}], ids=str)
+@pytest.mark.parametrize("size", [3, 130, 5000])
+def test_cross_entropy_of_any_vocabulary(gpu, kind, options, size):
+    targets = np.random.default_rng(1).integers(0, 3, (2, 4))
+    same_as_on_a_cpu(gpu, kind, ops.cross_entropy, normal(2, 4, size), targets=targets, **options)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
+@pytest.mark.parametrize(("rows", "width"), [(0, 3), (5, 1), (100, 33), (40, 5000)])
+def test_an_embedding_of_any_width(gpu, kind, rows, width):
+    ids = np.random.default_rng(1).integers(0, 6, rows).astype(kind)
+    same_as_on_a_cpu(gpu, np.float64, ops.embedding, normal(7, width), ids=ids)
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (7,), (8,), (3, 5, 700)], ids=str)
+@pytest.mark.parametrize("key", [0, 5, 2**64 - 1])
+def test_dropout_draws_the_bytes_of_philox(gpu, shape, key):
+    class Generator:
+        class bit_generator:  # noqa: N801
+            random_raw = staticmethod(lambda: key)
+
+    x = normal(*shape)
+    dropped = gpu.asnumpy(drop(gpu.asarray(x), Dropping.drawn(26, 1.5, Generator)))
+    np.testing.assert_array_equal(dropped, np.where(philox_bytes(x, Generator) < 26, 0.0, x * 1.5))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_of_what_lies_in_memory_in_any_order(gpu, kind):
+    """Also where nothing lies side by side, as in every second column, or what was stretched."""
+    there = {
+        "in order": lambda x: gpu.asarray(x),
+        "transposed": lambda x: gpu.asarray(np.ascontiguousarray(x.swapaxes(-1, -2))).swapaxes(-1, -2),
+        "spread out": lambda x: gpu.asarray(np.repeat(np.repeat(x, 2, -1), 2, -2))[..., ::2, ::2],
+    }
+    x, y = normal(2, 3, 4, 5).astype(kind), normal(2, 3, 5, 6, seed=1).astype(kind)
+    for one, other in [(a, b) for a in there.values() for b in there.values()]:
+        close(gpu.asnumpy(product(one(x[0, 0]), other(y[0, 0]))), x[0, 0] @ y[0, 0], kind)
+        z = gpu.empty((2, 4, 3, 6), dtype=kind).swapaxes(1, 2)
+        assert products(one(x), other(y), z) is z
+        close(gpu.asnumpy(z), x @ y, kind)
+    stretched = gpu.broadcast_to(gpu.asarray(x[0, 0, :, :1]), (4, 5))
+    close(gpu.asnumpy(product(stretched, there["in order"](y[0, 0]))), np.repeat(x[0, 0, :, :1], 5, 1) @ y[0, 0], kind)
+
+
+def test_pairs_are_added_up_wherever_they_lie(gpu):
+    x = [normal(size, 3, seed=size) for size in (1, 500, 3, 0)]
+    there = [gpu.asarray(each) for each in x]
+    others = [gpu.asarray(2 * x[0]), gpu.asarray(2 * x[1]), gpu.asarray(2 * x[2].T).T, gpu.asarray(x[3])]
+    add_pairs(list(zip(there, others, strict=True)))
+    for before, after in zip(x, there, strict=True):
+        np.testing.assert_array_equal(gpu.asnumpy(after), 3 * before)
+
+
+# --- Broken on purpose
+
+BREAKAGES = {  # the operation whose checks must fail, what stands in the source, and what is put in its place
+    "a warp leaves out some of its sums": ("layer_norm", "apart /= 2) x +=", "apart /= 4) x +="),
+    "the mean is not taken out": ("layer_norm", "gain[i] - sum - xhat", "gain[i] - xhat"),
+    "a row is left out of dgain": (
+        "layer_norm",
+        "= threadIdx.y; row < rows; row += 32) {",
+        "= threadIdx.y + 1; row < rows; row += 32) {",
+    ),
+    "the bias is not added": ("linear", "y[i] += bias[i % d]", "y[i] += 0 * bias[i % d]"),
+    "causal sees a key too far": ("attention", "query + 1 + keys", "query + 2 + keys"),
+    "the mask of another sentence": ("attention", "sentence * mask_b", "0 * mask_b"),
+    "scores are scaled twice": ("attention", "k] * (real)scale;", "k] * (real)(scale * scale);"),
+    "q is not spread out": ("cross_entropy", "(real)smoothing / size + (v", "(v"),
+    "padding counts": ("cross_entropy", "target == padding ? 0 : *share", "*share"),
+    "an id is counted once": ("embedding", "found; found &= found - 1", "found; found = 0"),
+    "another mask on the way back": ("attention", "= philox(key, i)", "= philox(key + (x == y), i)"),
+}
+
+
+@pytest.mark.parametrize(("name", "before", "after"), BREAKAGES.values(), ids=BREAKAGES)
+def test_a_broken_kernel_fails_its_checks(gpu, monkeypatch, name, before, after):
+    text = source()
+    assert text.count(before) == 1
+    monkeypatch.setattr(launch, "source", lambda: text.replace(before, after))
+    monkeypatch.setattr(launch, "_kernels", {})
+    launch._module.cache_clear()
+    compared = [
+        np.allclose(there, here, rtol=1e-13, atol=1e-14)
+        for case in CASES[name]
+        for here, there in zip(*(results(name, case, device) for device in ("cpu", "cuda")), strict=True)
+    ]
+    launch._module.cache_clear()
+    assert not all(compared)
+
+
+# --- Sources
+
+
+def test_every_source_is_compiled():
+    assert sorted(path.stem for path in FOLDER.glob("*.cu")) == sorted(SOURCES)
+
+
+@pytest.mark.parametrize(("real", "card"), [("float", "sm_90"), ("double", "sm_80")])
+def test_the_compiler_for_a_gpu_takes_them(tmp_path, real, card):
+    if shutil.which("nvcc") is None:
+        pytest.skip("needs nvcc")
+    (tmp_path / "all.cu").write_text(source())
+    command = ["nvcc", f"-DREAL={real}", f"-arch={card}", "-Werror", "all-warnings", "-cubin", "all.cu"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

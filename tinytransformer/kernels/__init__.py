@@ -1,0 +1,31 @@
+"""What a GPU computes in one go, where operation by operation the host could not keep up.
+
+To launch anything on a GPU takes the host 10 to 20 microseconds, and most operations of a Transformer are shorter than
+that: a layer norm, plainly written, is eight launches forward and a dozen backward, for 20 microseconds of arithmetic.
+So on a GPU the operations that cost a step most are handed over here, whole. The plain versions in `ops` and `optim.py`
+say what is computed and why; nothing here computes anything else, and the same gradient checks hold for both.
+
+Each file of Python is beside one in CUDA C++ of the same name, with the kernels. launch.py compiles them; products.py
+has the one thing that cuBLAS can do and CuPy does not ask it for.
+"""
+
+from tinytransformer.kernels.adam import move
+from tinytransformer.kernels.attention import attention
+from tinytransformer.kernels.cross_entropy import cross_entropy
+from tinytransformer.kernels.dropout import Dropping, drop
+from tinytransformer.kernels.embedding import sum_rows_by_id
+from tinytransformer.kernels.layer_norm import layer_norm
+from tinytransformer.kernels.linear import linear
+from tinytransformer.kernels.tape import add_pairs
+
+__all__ = [
+    "Dropping",
+    "add_pairs",
+    "attention",
+    "cross_entropy",
+    "drop",
+    "layer_norm",
+    "linear",
+    "move",
+    "sum_rows_by_id",
+]

@@ -1,0 +1,58 @@
+"""Compile the kernels, and start them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tinytransformer.backend import Array, array_module
+
+SOURCES = (
+    "common",
+    "tape",
+    "linear",
+    "layer_norm",
+    "attention",
+    "products",
+    "dropout",
+    "cross_entropy",
+    "embedding",
+    "adam",
+)
+REAL = {"float32": "float", "float64": "double"}
+MOST_THREADS = 1024  # that a block can have
+
+
+def source() -> str:
+    """Return the code of all kernels; a compiler is to be told what REAL stands for."""
+    return "\n".join((Path(__file__).parent / f"{name}.cu").read_text("utf-8") for name in SOURCES)
+
+
+def launch_rows(name: str, rows: int, width: int, like: Array, *arguments: Any) -> None:
+    """Start a kernel with a block of threads for every row; a thread has four elements of its `width` or more."""
+    if rows:
+        launch(name, (rows,), (min(32 * max(1, -(-width // 128)), MOST_THREADS),), like, *arguments)
+
+
+def launch_elements(name: str, count: int, like: Array, *arguments: Any) -> None:
+    """Start a kernel with a thread for every element."""
+    if count:
+        launch(name, (-(-count // 256),), (256,), like, *arguments)
+
+
+def launch(name: str, blocks: tuple[int, ...], threads: tuple[int, ...], like: Array, *arguments: Any) -> None:
+    """Start a kernel in the precision of `like`. Python's whole numbers arrive as 64 bits, its floats as double."""
+    key = type(like), name, like.dtype.char
+    kernel = _kernels.get(key)
+    if kernel is None:
+        kernel = _kernels[key] = _module(array_module(like), like.dtype.name).get_function(name)
+    kernel(blocks, threads, arguments)
+
+
+_kernels: dict[tuple[type, str, str], Any] = {}
+
+
+@cache
+def _module(cupy: Any, dtype: str) -> Any:
+    return cupy.RawModule(code=source(), options=(f"-DREAL={REAL[dtype]}",))
