@@ -1,7 +1,7 @@
 // CUDA C++ for a machine without a GPU: enough of it to run the kernels of tinytransformer, one thread at a time.
 //
-// The threads of a block are coroutines. Each runs until it has to wait for the others, or has ended; then the next has
-// its turn. So a kernel that reads what another thread has yet to write reads what was there before, as it may on a GPU.
+// The threads of a block are coroutines. Each runs until it has to wait for the others, or has ended; then the next
+// has its turn. So one that reads what another has yet to write reads what was there before, as it may on a GPU.
 // All threads of a block have to wait at the same places, which is stricter than CUDA, where it holds for those of a
 // warp; if they do not, the program is ended.
 
@@ -35,7 +35,8 @@ static ucontext_t beginnings[MOST];
 static jmp_buf scheduler, threads[MOST];  // where each goes on; to jump there asks nothing of the system
 static bool begun[MOST], ended[MOST];
 static const char* waits_at[MOST];
-static double handed[MOST];
+static double handed[2][MOST];  // by turns, so that nobody overwrites what another has yet to read
+static int times[MOST];
 static int now;  // whose turn it is
 static std::function<void()> kernel;
 static std::vector<char> stacks(MOST* STACK);
@@ -47,6 +48,14 @@ static void wait(const char* where) {
     }
     waits_at[now] = where;
     if (!_setjmp(threads[now])) _longjmp(scheduler, 1);
+}
+
+// Hand `x` to all others, and return what each of them has handed over.
+static const double* hand_over(const char* where, double x) {
+    double* all = handed[times[now]++ % 2];
+    all[now] = x;
+    wait(where);
+    return all;
 }
 
 static void live() {
@@ -76,7 +85,7 @@ static void take_turn(int i) {
 
 static void run_block() {
     int count = blockDim.x * blockDim.y;
-    for (int i = 0; i < count; i++) ended[i] = false;
+    for (int i = 0; i < count; i++) ended[i] = false, times[i] = 0;
     take_turn(0);
     if (ended[0]) {  // without waiting: then nobody may, and all can be called in turn
         for (int i = 1; i < count; i++) {
@@ -119,21 +128,13 @@ static void run(Place blocks, Place in_a_block, std::function<void()> what) {
 static void __syncthreads() { stand_in::wait("__syncthreads"); }
 
 template <class T> static T __shfl_xor_sync(unsigned, T x, int apart) {
-    int me = stand_in::now;
-    stand_in::handed[me] = x;
-    stand_in::wait("__shfl_xor_sync");
-    T other = stand_in::handed[me ^ apart];
-    stand_in::wait("__shfl_xor_sync, read");
-    return other;
+    return stand_in::hand_over("__shfl_xor_sync", x)[stand_in::now ^ apart];
 }
 
 static unsigned __ballot_sync(unsigned, bool x) {
-    int me = stand_in::now;
-    stand_in::handed[me] = x;
-    stand_in::wait("__ballot_sync");
+    const double* of_warp = stand_in::hand_over("__ballot_sync", x) + stand_in::now / 32 * 32;
     unsigned votes = 0;
-    for (int i = 0; i < 32; i++) votes |= (unsigned)(stand_in::handed[me / 32 * 32 + i] != 0) << i;
-    stand_in::wait("__ballot_sync, read");
+    for (int i = 0; i < 32; i++) votes |= (unsigned)(of_warp[i] != 0) << i;
     return votes;
 }
 

@@ -9,7 +9,7 @@ import pytest
 from device_training import results
 from kernel_stand_in import philox_bytes
 
-from tinytransformer import ops
+from tinytransformer import layers, ops
 from tinytransformer.gradcheck.cases import CASES
 from tinytransformer.kernels import Dropping, add_pairs, drop, launch
 from tinytransformer.kernels.launch import SOURCES, source
@@ -143,6 +143,15 @@ def test_pairs_are_added_up_wherever_they_lie(gpu):
     add_pairs(list(zip(there, others, strict=True)))
     for before, after in zip(x, there, strict=True):
         np.testing.assert_array_equal(gpu.asnumpy(after), 3 * before)
+
+
+def test_attention_goes_block_by_block_where_it_would_take_much_memory(gpu, monkeypatch):
+    """That of all sentences and heads counts: time it does not save, as it does on a CPU."""
+    query, key = (Tensor(gpu.zeros((2, 3, time, 1))) for time in (5, 7))
+    monkeypatch.setattr(layers, "LONG", 1)
+    for many, is_long in ((2 * 3 * 5 * 7, True), (2 * 3 * 5 * 7 + 1, False)):
+        monkeypatch.setattr(layers, "MANY_ON_A_GPU", many)
+        assert layers.is_long(query, key) is is_long
 
 
 # --- Broken on purpose

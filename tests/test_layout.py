@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tinytransformer"
 ROOMS = ["backend", "timing", "tape", "tensor", "module", "layers", "cache", "optim", "transformer"]
 FILES = [PACKAGE / f"{room}.py" for room in ROOMS] + sorted((PACKAGE / "ops").glob("*.py"))
-FILES += sorted((PACKAGE / "gradcheck").glob("*.py"))
+FILES += sorted((PACKAGE / "gradcheck").glob("*.py")) + sorted((PACKAGE / "kernels").glob("*.py"))
 
 
 def imported_by(path):

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from tinytransformer.backend import Array, array_module
+from tinytransformer.backend import Array, array_module, has_kernels
 from tinytransformer.cache import AttentionCache, BlockCache
 from tinytransformer.module import Module, Parameter
 from tinytransformer.ops import attention, dropout, embedding, gelu, layer_norm, linear, relu, reshape, transpose
-from tinytransformer.ops.blockwise import LONG, blockwise_attention
+from tinytransformer.ops.blockwise import LONG, MANY_ON_A_GPU, blockwise_attention
 from tinytransformer.tensor import Tensor
 
 ACTIVATIONS = {"relu": relu, "gelu": gelu}
@@ -117,6 +117,13 @@ def sinusoidal_table(length: int, width: int) -> np.ndarray:
     return np.stack([np.sin(angle), np.cos(angle)], axis=-1).reshape(length, width)
 
 
+def is_long(query: Tensor, key: Tensor) -> bool:
+    """Return whether to attend block by block: (B, H, T_query, D / H), (B, H, T_key, D / H)."""
+    sentences, heads, queries, _ = query.shape
+    pairs = queries * key.shape[2]
+    return sentences * heads * pairs >= MANY_ON_A_GPU if has_kernels(query.data) else pairs >= LONG
+
+
 class MultiHeadAttention(Module):
     """Attention in H subspaces at once, and a projection of what they found, side by side.
 
@@ -162,7 +169,7 @@ class MultiHeadAttention(Module):
             key, value = self._split(self.key(source)), self._split(self.value(source))
             if cache is not None:
                 key, value = cache.extend(key, value)
-        attend = blockwise_attention if query.shape[2] * key.shape[2] >= LONG else attention
+        attend = blockwise_attention if is_long(query, key) else attention
         heads = attend(
             query, key, value, mask=mask, causal=causal, rate=self.rate, generator=generator
         )  # (B, H, T, D / H)

@@ -27,7 +27,8 @@ extern "C" __global__ void attention_softmax(
 }
 
 // dP -> scale * dS, in its place: what `scale` did to the scores it does to their gradient.
-extern "C" __global__ void attention_softmax_backward(real* dscores, const real* probabilities, whole keys, double scale)
+extern "C" __global__ void attention_softmax_backward(
+    real* dscores, const real* probabilities, whole keys, double scale)
 {
     whole first = blockIdx.x * keys;
     real sum = 0;

@@ -25,8 +25,8 @@ extern "C" __global__ void cross_entropy(
 
 // `share`, of one element, is dy / count.
 extern "C" __global__ void cross_entropy_backward(
-    const real* logits, const whole* targets, const real* largests, const real* totals, const real* share, real* dlogits,
-    whole size, whole padding, double smoothing)
+    const real* logits, const whole* targets, const real* largests, const real* totals, const real* share,
+    real* dlogits, whole size, whole padding, double smoothing)
 {
     whole first = blockIdx.x * size, target = targets[blockIdx.x];
     real largest = largests[blockIdx.x], total = totals[blockIdx.x], weight = target == padding ? 0 : *share;

@@ -25,6 +25,7 @@ class Dropping:
 
     @classmethod
     def drawn(cls, threshold: int, factor: float, generator: Any) -> Dropping:
+        """Return one with a new key, which `generator` draws on the host."""
         return cls(np.uint64(generator.bit_generator.random_raw()), threshold, factor)
 
 

@@ -1,4 +1,5 @@
-// Add up the rows that carry the same id, one after the other: a block for every id; a thread has four columns, or more.
+// Add up the rows that carry the same id, one after the other: a block for every id, four columns for every thread, and
+// if that does not suffice four more.
 extern "C" __global__ void sum_rows_by_id(const real* rows, const whole* ids, real* sums, whole count, whole d) {
     whole id = blockIdx.x, wide = blockDim.x;
     for (whole column = threadIdx.x; column - threadIdx.x < d; column += 4 * wide) {

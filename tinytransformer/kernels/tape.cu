@@ -3,5 +3,6 @@ extern "C" __global__ void add_pairs(const whole* table, whole count) {
     real* x = (real*)table[blockIdx.y];
     const real* y = (const real*)table[count + blockIdx.y];
     whole size = table[2 * count + blockIdx.y];
-    for (whole i = (whole)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += (whole)gridDim.x * blockDim.x) x[i] += y[i];
+    whole first = (whole)blockIdx.x * blockDim.x + threadIdx.x, together = (whole)gridDim.x * blockDim.x;
+    for (whole i = first; i < size; i += together) x[i] += y[i];
 }

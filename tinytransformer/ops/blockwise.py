@@ -17,6 +17,9 @@ from tinytransformer.tensor import op
 
 BLOCK = 256  # queries, and keys, in a block: what is computed from its scores stays in the cache of one core
 LONG = 512 * 512  # queries times keys, from which on it pays to go block by block: see docs/performance.md
+# On a GPU a block is a dozen launches, for what may be a moment's work. There it is for memory alone: how many scores a
+# layer has to have, those of all sentences and heads, a gigabyte in float32.
+MANY_ON_A_GPU = 1 << 28
 
 
 @op
