@@ -5,7 +5,7 @@ that: a layer norm, plainly written, is eight launches forward and a dozen backw
 So on a GPU the operations that cost a step most are handed over here, whole. The plain versions in `ops` and `optim.py`
 say what is computed and why; nothing here computes anything else, and the same gradient checks hold for both.
 
-Each file of Python stands beside one in CUDA C++, with the kernels that it starts. Begin with common.cu, then layer_norm.
+Each file of Python stands beside one in CUDA C++, with the kernels that it starts: begin with common.cu and layer_norm.
 launch.py compiles them; products.py asks cuBLAS for what CuPy does not.
 """
 
