@@ -1,9 +1,9 @@
 // CUDA C++ for a machine without a GPU: enough of it to run the kernels of tinytransformer, one thread at a time.
 //
-// The threads of a block are coroutines. Each runs until it has to wait for the others, or has ended; then the next
-// has its turn. So one that reads what another has yet to write reads what was there before, as it may on a GPU.
-// All threads of a block have to wait at the same places, which is stricter than CUDA, where it holds for those of a
-// warp; if they do not, the program is ended.
+// The threads of a block are coroutines. Each runs until it has to wait for others, or has ended; then the next of its
+// warp has its turn. A warp runs on until it waits for the whole block, the first warp first. So whoever reads what
+// another has yet to write reads what was there before, and a warp that does not wait goes far ahead, as it may on a
+// GPU. The threads of a warp have to wait at the same places; if they do not, the program is ended.
 
 #include <setjmp.h>
 #include <ucontext.h>
@@ -31,6 +31,7 @@ static Place gridDim, blockIdx, blockDim, threadIdx;
 namespace stand_in {
 
 const int MOST = 1024, STACK = 1 << 16;
+const char* const BARRIER = "__syncthreads";
 static ucontext_t beginnings[MOST];
 static jmp_buf scheduler, threads[MOST];  // where each goes on; to jump there asks nothing of the system
 static bool begun[MOST], ended[MOST];
@@ -83,6 +84,25 @@ static void take_turn(int i) {
     begin(i);
 }
 
+// Let the 32 threads of a warp go on, step by step, until all of them wait for the block, or have ended; `taken` has
+// had its turn. Return whether any is left.
+static bool run_warp(int first, int taken) {
+    for (;; taken = -1) {
+        const char* where = nullptr;
+        for (int i = first; i < first + 32; i++) {
+            if (!ended[i] && i != taken) take_turn(i);
+            if (ended[i]) continue;
+            if (where && strcmp(where, waits_at[i])) {
+                fprintf(stderr, "thread %d waits at %s, one before it at %s\n", i, waits_at[i], where);
+                abort();
+            }
+            where = waits_at[i];
+        }
+        if (!where) return false;
+        if (!strcmp(where, BARRIER)) return true;
+    }
+}
+
 static void run_block() {
     int count = blockDim.x * blockDim.y;
     for (int i = 0; i < count; i++) ended[i] = false, times[i] = 0;
@@ -98,20 +118,10 @@ static void run_block() {
         }
         return;
     }
-    for (int i = 1; i < count; i++) take_turn(i);
-    for (;;) {
-        const char* where = nullptr;
-        for (int i = 0; i < count; i++) {
-            if (ended[i]) continue;
-            if (where && strcmp(where, waits_at[i])) {
-                fprintf(stderr, "thread %d waits at %s, one before it at %s\n", i, waits_at[i], where);
-                abort();
-            }
-            where = waits_at[i];
-        }
-        if (!where) return;
-        for (int i = 0; i < count; i++)
-            if (!ended[i]) take_turn(i);
+    int taken = 0;
+    for (bool any = true; any; taken = -1) {
+        any = false;
+        for (int warp = 0; warp < count; warp += 32) any |= run_warp(warp, taken);
     }
 }
 
@@ -125,7 +135,7 @@ static void run(Place blocks, Place in_a_block, std::function<void()> what) {
 
 }  // namespace stand_in
 
-static void __syncthreads() { stand_in::wait("__syncthreads"); }
+static void __syncthreads() { stand_in::wait(stand_in::BARRIER); }
 
 template <class T> static T __shfl_xor_sync(unsigned, T x, int apart) {
     return stand_in::hand_over("__shfl_xor_sync", x)[stand_in::now ^ apart];

@@ -45,6 +45,30 @@ def test_who_does_not_wait_reads_what_was_there_before(gpu):
     np.testing.assert_array_equal(gpu.asnumpy(x)[32:], [0] * 31 + [1])
 
 
+TWICE = """
+extern "C" __global__ void sum_twice(const real* x, real* y) {
+    real sum = block_sum(x[threadIdx.x]), other = block_sum(2 * x[threadIdx.x]);
+    y[threadIdx.x] = sum;
+    y[blockDim.x + threadIdx.x] = other;
+}
+"""
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_warp_that_does_not_wait_is_far_ahead(gpu, which):
+    """Without one of its barriers a sum over the block is found out, whichever it is."""
+    barrier, x = "    __syncthreads();", np.random.default_rng(0).normal(size=128)
+    head, *tails = COMMON.split(barrier)
+    assert len(tails) == 2
+    broken = head + tails[0] + barrier + tails[1] if which == 0 else head + barrier + tails[0] + tails[1]
+    sound = []
+    for common in (COMMON, broken):
+        y = gpu.zeros(256)
+        gpu.RawModule(common + TWICE, ("-DREAL=double",)).get_function("sum_twice")((1,), (128,), (gpu.asarray(x), y))
+        sound.append(np.allclose(gpu.asnumpy(y), np.repeat([x.sum(), 2 * x.sum()], 128), rtol=1e-13))
+    assert sound == [True, False]
+
+
 DIVERGING = {
     "the first waits alone": ("if (threadIdx.x == 0) __syncthreads();", None),
     "all but the first wait": (

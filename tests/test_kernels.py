@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from tinytransformer import layers, ops
 from tinytransformer.gradcheck.cases import CASES
 from tinytransformer.kernels import Dropping, add_pairs, drop, launch
 from tinytransformer.kernels.launch import SOURCES, source
-from tinytransformer.kernels.products import product, products
+from tinytransformer.kernels.products import in_tf32, product, products
+from tinytransformer.optim import Adam
 from tinytransformer.tensor import Tensor
 
 FOLDER = Path(launch.__file__).parent
@@ -99,6 +102,17 @@ def test_cross_entropy_of_any_vocabulary(gpu, kind, options, size):
     same_as_on_a_cpu(gpu, kind, ops.cross_entropy, normal(2, 4, size), targets=targets, **options)
 
 
+@pytest.mark.parametrize("scale", [-1e4, 1e4])
+def test_large_scores_and_logits_overflow_nowhere(gpu, scale):
+    """The largest is taken off first; all are whole numbers, which float32 can tell apart."""
+    arrays = [np.arange(12.0).reshape(1, 1, 3, 4) % 5, np.arange(20.0).reshape(1, 1, 5, 4) % 7, normal(1, 1, 5, 2)]
+    same_as_on_a_cpu(gpu, np.float32, ops.attention, scale * arrays[0], *arrays[1:])
+    logits, targets = scale + np.arange(35.0).reshape(7, 5) % 4, np.arange(7) % 5
+    same_as_on_a_cpu(gpu, np.float32, ops.cross_entropy, logits, targets=targets, label_smoothing=0.1)
+    logits[0, 1] = -np.inf  # a token that cannot come; without smoothing nothing is asked of it
+    same_as_on_a_cpu(gpu, np.float32, ops.cross_entropy, logits, targets=targets)
+
+
 @pytest.mark.parametrize("kind", [np.int64, np.uint8])
 @pytest.mark.parametrize(("rows", "width"), [(0, 3), (5, 1), (100, 33), (40, 5000)])
 def test_an_embedding_of_any_width(gpu, kind, rows, width):
@@ -152,6 +166,43 @@ def test_attention_goes_block_by_block_where_it_would_take_much_memory(gpu, monk
     for many, is_long in ((2 * 3 * 5 * 7, True), (2 * 3 * 5 * 7 + 1, False)):
         monkeypatch.setattr(layers, "MANY_ON_A_GPU", many)
         assert layers.is_long(query, key) is is_long
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_adam_moves_a_slice(gpu, make_model, sound):
+    """In three slices, the first of which ends among what decays; or not at all, but the gradient is gone."""
+    models = [make_model(12, dtype=np.float32, device=device) for device in ("cpu", "cuda")]
+    size, decayed = models[0].parameters.data.size, models[0].parameters.decayed
+    gradient, adams = normal(size).astype(np.float32), [Adam(model.parameters, weight_decay=0.1) for model in models]
+    before = models[0].parameters.data.copy()
+    for adam, place in zip(adams, (lambda x: x, gpu.asarray), strict=True):
+        numbers = adam.begin_step(1e-2, 0.5, place(np.array(sound)))
+        adam.parameters.grad[...] = place(gradient)
+        for start, stop in pairwise((0, decayed - 5, decayed + 7, size)):
+            adam.move(start, stop, numbers)
+    there = adams[1]
+    assert not gpu.asnumpy(there.parameters.grad).any()
+    here = [models[0].parameters.data, adams[0].m, adams[0].v] if sound else [before, 0 * before, 0 * before]
+    for x, y in zip((there.parameters.data, there.m, there.v), here, strict=True):
+        np.testing.assert_allclose(gpu.asnumpy(x), y, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(("precision", "modes"), [("float32", []), ("tf32", [3, 0])])
+def test_cublas_is_told_of_tf32_and_told_otherwise_after(gpu, monkeypatch, precision, modes, fails):
+    """CUBLAS_TF32_TENSOR_OP_MATH is 3, CUBLAS_DEFAULT_MATH 0; CuPy's own products count on the second."""
+    told, multiply = [], gpu.cuda.cublas.sgemm
+    monkeypatch.setenv("CUPY_TF32", str(int(precision == "tf32")))
+    monkeypatch.setattr(gpu.cuda.cublas, "setMathMode", lambda handle, mode: told.append(mode))
+    monkeypatch.setattr(
+        gpu.cuda.cublas, "sgemm", lambda *numbers: told.append("product") or multiply(*numbers) or 1 / (not fails)
+    )
+    x = gpu.asarray(np.ones((2, 2), np.float32))
+    in_tf32.cache_clear()
+    with pytest.raises(ZeroDivisionError) if fails else nullcontext():
+        product(x, x)
+    in_tf32.cache_clear()
+    assert told == [*modes[:1], "product", *modes[1:]]
 
 
 # --- Broken on purpose

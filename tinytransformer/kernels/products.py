@@ -56,15 +56,19 @@ def products(x: Array, y: Array, z: Array) -> Array:
 
 def _multiply(xp: Any, name: str, *arguments: int) -> None:
     cublas, handle = xp.cuda.cublas, xp.cuda.device.get_cublas_handle()
-    if _in_tf32():
-        cublas.setMathMode(handle, TF32_MATH)
-    getattr(cublas, name)(handle, *arguments)
-    if _in_tf32():
+    multiply = getattr(cublas, name)
+    if not in_tf32():
+        multiply(handle, *arguments)
+        return
+    cublas.setMathMode(handle, TF32_MATH)
+    try:
+        multiply(handle, *arguments)
+    finally:
         cublas.setMathMode(handle, FLOAT32_MATH)  # as CuPy expects it
 
 
 @cache
-def _in_tf32() -> bool:
+def in_tf32() -> bool:
     """Return what `backend.set_precision` has settled before the first product."""
     return os.environ.get("CUPY_TF32") == "1"
 
