@@ -1,9 +1,10 @@
 // CUDA C++ for a machine without a GPU: enough of it to run the kernels of tinytransformer, one thread at a time.
 //
 // The threads of a block are coroutines. Each runs until it has to wait for others, or has ended; then the next of its
-// warp has its turn. A warp runs on until it waits for the whole block, the first warp first. So whoever reads what
-// another has yet to write reads what was there before, and a warp that does not wait goes far ahead, as it may on a
-// GPU. The threads of a warp have to wait at the same places; if they do not, the program is ended.
+// warp has its turn. A warp runs on until it waits for the whole block; every other launch begins with the last. So
+// whoever reads what another has yet to write reads what was there before, and a warp that does not wait goes far
+// ahead, as it may on a GPU; but two who write to one place at once are never seen to. The threads of a warp have to
+// wait at the same places; if they do not, the program is ended.
 
 #include <setjmp.h>
 #include <ucontext.h>
@@ -20,6 +21,7 @@ using std::log;
 using std::sqrt;
 
 #define __global__
+#define __launch_bounds__(threads)
 #define __device__ static
 #define __shared__ static
 
@@ -39,12 +41,13 @@ static const char* waits_at[MOST];
 static double handed[2][MOST];  // by turns, so that nobody overwrites what another has yet to read
 static int times[MOST];
 static int now;  // whose turn it is
+static bool backwards = true;  // every other launch begins with the last thread, so that it shows if that matters
 static std::function<void()> kernel;
 static std::vector<char> stacks(MOST* STACK);
 
 static void wait(const char* where) {
     if (!begun[now]) {
-        fprintf(stderr, "thread %d waits at %s, thread 0 nowhere\n", now, where);
+        fprintf(stderr, "thread %d waits at %s, the first nowhere\n", now, where);
         abort();
     }
     waits_at[now] = where;
@@ -89,7 +92,8 @@ static void take_turn(int i) {
 static bool run_warp(int first, int taken) {
     for (;; taken = -1) {
         const char* where = nullptr;
-        for (int i = first; i < first + 32; i++) {
+        for (int k = 0; k < 32; k++) {
+            int i = first + (backwards ? 31 - k : k);
             if (!ended[i] && i != taken) take_turn(i);
             if (ended[i]) continue;
             if (where && strcmp(where, waits_at[i])) {
@@ -104,12 +108,12 @@ static bool run_warp(int first, int taken) {
 }
 
 static void run_block() {
-    int count = blockDim.x * blockDim.y;
+    int count = blockDim.x * blockDim.y, taken = backwards ? count - 1 : 0;
     for (int i = 0; i < count; i++) ended[i] = false, times[i] = 0;
-    take_turn(0);
-    if (ended[0]) {  // without waiting: then nobody may, and all can be called in turn
-        for (int i = 1; i < count; i++) {
-            now = i;
+    take_turn(taken);
+    if (ended[taken]) {  // without waiting: then nobody may, and all can be called in turn
+        for (int k = 1; k < count; k++) {
+            int i = now = backwards ? count - 1 - k : k;
             threadIdx = {i % blockDim.x, i / blockDim.x, 0};
             bool before = begun[i];
             begun[i] = false;
@@ -118,15 +122,15 @@ static void run_block() {
         }
         return;
     }
-    int taken = 0;
     for (bool any = true; any; taken = -1) {
         any = false;
-        for (int warp = 0; warp < count; warp += 32) any |= run_warp(warp, taken);
+        for (int k = 0; k < count; k += 32) any |= run_warp(backwards ? count - 32 - k : k, taken);
     }
 }
 
 static void run(Place blocks, Place in_a_block, std::function<void()> what) {
     kernel = what;
+    backwards = !backwards;
     gridDim = blocks;
     blockDim = in_a_block;
     for (blockIdx = {0, 0, 0}; blockIdx.y < blocks.y; blockIdx.y++)

@@ -22,13 +22,18 @@ from stand_in import StandIn
 
 COMPILER = shutil.which("g++")
 HEADER = Path(__file__).parent / "cuda_on_a_cpu.h"
-KERNEL = re.compile(r'extern "C" __global__ void (\w+)\((.*?)\)\s*\{', re.DOTALL)
+KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\((.*?)\)\s*\{', re.DOTALL)
 LAUNCHER = """
 extern "C" void launch_{name}(Place blocks_, Place threads_, {parameters}) {{
     stand_in::run(blocks_, threads_, [=] {{ {name}({arguments}); }});
 }}
 """
-KINDS = {int: ctypes.c_longlong, float: ctypes.c_double, bool: ctypes.c_bool, np.uint64: ctypes.c_ulonglong}
+KINDS = {  # of numbers, each as CuPy hands it over: what a kernel calls it, and what Python's ctypes does
+    int: ("whole", ctypes.c_longlong),
+    float: ("double", ctypes.c_double),
+    bool: ("bool", ctypes.c_bool),
+    np.uint64: ("word", ctypes.c_ulonglong),
+}
 
 
 class StandInWithKernels(StandIn):
@@ -50,14 +55,20 @@ class StandInWithKernels(StandIn):
 
     def RawModule(self, code, options):  # noqa: N802
         library = ctypes.PyDLL(str(compiled(code, options)))  # which holds the lock: one launch at a time
-        return SimpleNamespace(get_function=lambda name: self._kernel(library, name))
+        kinds = {
+            name: [_kind(parameter) for parameter in parameters.split(",")] for name, parameters in KERNEL.findall(code)
+        }
+        return SimpleNamespace(get_function=lambda name: self._kernel(library, name, kinds[name]))
 
-    def _kernel(self, library, name):
+    def _kernel(self, library, name, kinds):
         def start(blocks, threads, arguments):
             assert math.prod(blocks) > 0
+            assert blocks[0] < 1 << 31
+            assert max(blocks[1:], default=1) < 1 << 16
             assert math.prod(threads) <= 1024
             assert threads[0] % 32 == 0
-            library[f"launch_{name}"](_place(blocks), _place(threads), *map(_argument, arguments))
+            given = [_argument(x, kind) for x, kind in zip(arguments, kinds, strict=True)]
+            library[f"launch_{name}"](_place(blocks), _place(threads), *given)
 
         return start
 
@@ -72,9 +83,18 @@ def _place(counts):
     return Place(*counts, *(1,) * (3 - len(counts)))
 
 
-def _argument(x):
-    """Return what C++ is given: an address for an array. Numbers have to be of the kinds that CuPy hands over."""
-    return ctypes.c_void_p(x.data.ptr) if isinstance(x, DeviceArray) else KINDS[type(x)](x)
+def _kind(parameter):
+    """Return the type of a parameter of C++: of `const real* x` it is real*."""
+    return parameter.replace("const ", "").replace("__restrict__ ", "").split()[0]
+
+
+def _argument(x, kind):
+    """Return what C++ is given: an address for an array, 0 for none. Nobody converts a number, so it has to fit."""
+    if kind.endswith("*"):
+        return ctypes.c_void_p(x.data.ptr if isinstance(x, DeviceArray) else {0: 0}[x])
+    name, convert = KINDS[type(x)]
+    assert name == kind, f"{x!r} for {kind}"
+    return convert(x)
 
 
 def philox_bytes(x, generator):

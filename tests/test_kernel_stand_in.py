@@ -40,9 +40,11 @@ def test_who_does_not_wait_reads_what_was_there_before(gpu):
         x[32 + threadIdx.x] = x[(threadIdx.x + 1) % 32];
     }
     """
-    x = gpu.zeros(64)
-    gpu.RawModule(COMMON + code, ("-DREAL=double",)).get_function("shift")((1,), (32,), (x,))
-    np.testing.assert_array_equal(gpu.asnumpy(x)[32:], [0] * 31 + [1])
+    shift = gpu.RawModule(COMMON + code, ("-DREAL=double",)).get_function("shift")
+    for expected in ([0] * 31 + [1], [1] * 31 + [0]):  # with the first thread first, and with the last
+        x = gpu.zeros(64)
+        shift((1,), (32,), (x,))
+        np.testing.assert_array_equal(gpu.asnumpy(x)[32:], expected)
 
 
 TWICE = """
@@ -73,7 +75,7 @@ DIVERGING = {
     "the first waits alone": ("if (threadIdx.x == 0) __syncthreads();", None),
     "all but the first wait": (
         "if (threadIdx.x > 0) __syncthreads();",
-        "thread 1 waits at __syncthreads, thread 0 nowhere",
+        "thread 1 waits at __syncthreads, the first nowhere",
     ),
     "each waits for something else": (
         "if (threadIdx.x < 16) __syncthreads(); else warp_sum(1);",

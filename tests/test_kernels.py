@@ -168,6 +168,24 @@ def test_attention_goes_block_by_block_where_it_would_take_much_memory(gpu, monk
         assert layers.is_long(query, key) is is_long
 
 
+def test_what_a_kernel_would_misread_it_is_never_given(gpu):
+    """Numbers of another kind, arrays of no dimension, other precisions."""
+    x, gain, bias = normal(3, 8), normal(8, seed=1), normal(8, seed=2)
+    same_as_on_a_cpu(gpu, np.float64, ops.layer_norm, x, gain, bias, eps=1)
+    same_as_on_a_cpu(
+        gpu, np.float64, ops.cross_entropy, x, targets=np.arange(3), padding=np.int32(1), label_smoothing=0
+    )
+    assert gpu.asnumpy(drop(gpu.asarray(np.array(3.0)), Dropping(np.uint64(1), 1, 2.0))).shape == ()
+    half = gpu.asarray(x.astype(np.float16))
+    for call in (lambda: product(half, half.T), lambda: drop(half, Dropping(np.uint64(1), 1, 2.0))):
+        with pytest.raises(TypeError, match="on a GPU there is float32 and float64, got float16"):
+            call()
+    one, other = gpu.asarray(x), gpu.asarray(x.astype(np.float32))
+    add_pairs([(one, one + 0), (other, gpu.asarray(x))])  # of two precisions
+    close(gpu.asnumpy(one), 2 * x, np.float64)
+    close(gpu.asnumpy(other), 2 * x, np.float32)
+
+
 @pytest.mark.parametrize("sound", [True, False])
 def test_adam_moves_a_slice(gpu, make_model, sound):
     """In three slices, the first of which ends among what decays; or not at all, but the gradient is gone."""

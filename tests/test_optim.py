@@ -126,6 +126,17 @@ def test_the_size_of_a_chunk_changes_not_a_bit(monkeypatch, chunk, dtype):
     np.testing.assert_array_equal(model.parameters.data, expected.parameters.data)
 
 
+def test_a_gradient_that_is_not_sound_is_let_go():
+    """Neither parameters nor moments move; the next gradient finds zeros."""
+    model, adam = run_adam({"weight_decay": 0.1})
+    before = [x.copy() for x in (model.parameters.data, adam.m, adam.v)]
+    model.parameters.grad[...] = np.nan
+    adam.update(0.1, sound=np.array(False))
+    assert not model.parameters.grad.any()
+    for x, y in zip((model.parameters.data, adam.m, adam.v), before, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
 def test_a_step_writes_in_place_and_stays_in_float32():
     """Parameters stay views; float32 agrees with float64 to float32's precision; moments are float32 too."""
     model, adam = run_adam({"weight_decay": 0.1}, np.float32)

@@ -1,7 +1,7 @@
-"""NumPy on the CPU, CuPy on an NVIDIA GPU: the one file that knows which.
+"""NumPy on the CPU, CuPy on an NVIDIA GPU: the one file that imports both.
 
-Operations never name a device. They ask `array_module` for the module of the arrays they were given and
-call the same functions on it, so that one source serves both.
+Operations never name a device. They ask `array_module` for the module of the arrays they were given and call the same
+functions on it, so that one source serves both. What costs most they hand over to `kernels`, where `is_on_gpu` says so.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class DeviceError(RuntimeError):
 
 def array_module(x: Array) -> Any:
     """Return the module, `numpy` or `cupy`, whose functions work on the array `x`."""
-    return np if cupy is None or not isinstance(x, cupy.ndarray) else cupy  # asked before every launch: no detours
+    return cupy if is_on_gpu(x) else np
 
 
-def has_kernels(x: Array) -> bool:
-    """Return whether `x` is on a GPU, for whose arrays there are kernels."""
-    return cupy is not None and isinstance(x, cupy.ndarray) and hasattr(cupy, "RawModule")
+def is_on_gpu(x: Array) -> bool:
+    """Return whether `x` is on a GPU: then some operations are handed over whole, to `kernels`."""
+    return cupy is not None and isinstance(x, cupy.ndarray)
 
 
 def require_device(device: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytransformer.backend import Array, array_module, has_kernels
+from tinytransformer.backend import Array, array_module, is_on_gpu
 from tinytransformer.cache import AttentionCache, BlockCache
 from tinytransformer.module import Module, Parameter
 from tinytransformer.ops import attention, dropout, embedding, gelu, layer_norm, linear, relu, reshape, transpose
@@ -121,7 +121,7 @@ def is_long(query: Tensor, key: Tensor) -> bool:
     """Return whether to attend block by block: (B, H, T_query, D / H), (B, H, T_key, D / H)."""
     sentences, heads, queries, _ = query.shape
     pairs = queries * key.shape[2]
-    return sentences * heads * pairs >= MANY_ON_A_GPU if has_kernels(query.data) else pairs >= LONG
+    return sentences * heads * pairs >= MANY_ON_A_GPU if is_on_gpu(query.data) else pairs >= LONG
 
 
 class MultiHeadAttention(Module):

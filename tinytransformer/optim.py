@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinytransformer import kernels
-from tinytransformer.backend import Array, array_module, has_kernels
+from tinytransformer.backend import Array, array_module, is_on_gpu
 from tinytransformer.module import FlatParameters
 from tinytransformer.timing import timed
 
@@ -61,8 +61,8 @@ class Adam:
         """Take one step along `parameters.grad`, which is zero afterwards, ready for the next gradient.
 
         scale: what the gradient is multiplied by before, to clip it.
-        sound: a boolean on the device, shape (); if it turns out False, parameters and moments stay as they are. For a
-            gradient on a GPU that nobody has looked at yet. None: the gradient is known to be finite.
+        sound: a boolean where the parameters are, shape (); if it turns out False, parameters and moments stay as they
+            are. For a gradient on a GPU that nobody has looked at yet. None: the gradient is known to be finite.
         """
         self.move(0, self.m.size, self.begin_step(learning_rate, scale, sound))
 
@@ -79,8 +79,11 @@ class Adam:
     @timed("Adam")
     def move(self, start: int, stop: int, numbers: Numbers) -> None:
         """Take the step for the elements from `start` to `stop`."""
-        if has_kernels(self.m):
+        if is_on_gpu(self.m):
             kernels.move(self, start, stop, numbers)
+            return
+        if numbers.sound is not None and not numbers.sound:
+            self.parameters.grad[start:stop] = 0
             return
         if numbers.fade is not None:
             self.parameters.data[start : min(stop, self.parameters.decayed)] *= numbers.fade
@@ -110,8 +113,8 @@ class Adam:
 class Numbers:
     """What is the same for all elements in one step of Adam.
 
-    take_m, fade_m: what m takes of the gradient, its scale included, and what it keeps of itself; on a GPU the first
-        is an array of shape ().
+    take_m, fade_m: what m takes of the gradient, its scale included, and what it keeps of itself; the first may
+        be an array on a GPU, of shape ().
     take_v, fade_v: what v takes of the square of that, and what it keeps of itself.
     rate, eps: with the corrections of m and v in them. fade: what a matrix keeps of itself; None: all.
     sound: as in `Adam.update`.

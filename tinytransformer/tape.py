@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import Any
 
 from tinytransformer import kernels
-from tinytransformer.backend import Array, array_module, has_kernels
+from tinytransformer.backend import Array, array_module, is_on_gpu
 from tinytransformer.timing import timing
 
 Backward = Callable[[Array], tuple[Array | None, ...]]
@@ -97,7 +97,7 @@ def run_backward(root: Any, gradient: Array) -> None:
     ours: set[Any] = set()
     for node in _nodes_behind(root.node):
         for x, dx in _run_node(node, gradients.pop(node)):
-            if x.node is None and (x.grad is None or not has_kernels(dx)):
+            if x.node is None and (x.grad is None or not is_on_gpu(dx)):
                 _add_to_leaf(x, dx)
                 continue
             owner = x.node or x

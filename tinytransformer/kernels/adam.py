@@ -15,12 +15,7 @@ def move(optimizer: Any, start: int, stop: int, numbers: Any) -> None:
     take_m = xp.asarray(numbers.take_m, dtype=optimizer.m.dtype)
     sound = xp.ones((), bool) if numbers.sound is None else numbers.sound
     decayed = 0 if numbers.fade is None else max(0, flat.decayed - start)
-    factors = (
-        numbers.fade_m,
-        numbers.take_v,
-        numbers.fade_v,
-        numbers.rate,
-        numbers.eps,
-        1.0 if numbers.fade is None else numbers.fade,
-    )
-    launch_elements("adam", stop - start, optimizer.m, *arrays, take_m, sound, stop - start, decayed, *factors)
+    fade = 1.0 if numbers.fade is None else numbers.fade
+    factors = (numbers.fade_m, numbers.take_v, numbers.fade_v, numbers.rate, numbers.eps, fade)
+    counts = (stop - start, decayed)
+    launch_elements("adam", stop - start, optimizer.m, *arrays, take_m, sound, *counts, *map(float, factors))

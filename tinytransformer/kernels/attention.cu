@@ -1,4 +1,5 @@
-// ops/attention.py has the formulas.
+// ops/attention.py has the formulas. What is hidden is not looked at: so a NaN among its scores goes no further, as it
+// does on a CPU.
 
 // scores -> probabilities, in their place. A row is one query's; `mask` may be null, its strides are in elements.
 extern "C" __global__ void attention_softmax(

@@ -1,4 +1,4 @@
-"""Attention in six products of matrices, and between them a launch forward and one backward."""
+"""Attention: products of matrices, two forward and four backward, with one kernel between them on either way."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ def attention(
         visible = (mask, *mask.strides)  # of booleans, which are bytes
     options = (*visible, heads, queries, keys, causal, scale, least)
     launch_rows("attention_softmax", rows, keys, query, probabilities, *options)
-    weights = probabilities if dropping is None else drop(probabilities, dropping)
+
+    def weights() -> Array:
+        return probabilities if dropping is None else drop(probabilities, dropping)  # not kept, but made once more
 
     def backward(dy):
-        dvalue = products(weights.swapaxes(-1, -2), dy, side_by_side(keys, value.shape[-1]))
+        dvalue = products(weights().swapaxes(-1, -2), dy, side_by_side(keys, value.shape[-1]))
         dscores = products(dy, value.swapaxes(-1, -2), xp.empty(probabilities.shape, query.dtype))
         if dropping is not None:
             drop(dscores, dropping, out=dscores)
@@ -43,4 +45,4 @@ def attention(
         dquery = products(dscores, key, side_by_side(queries, d))
         return dquery, products(dscores.swapaxes(-1, -2), query, side_by_side(keys, d)), dvalue
 
-    return products(weights, value, side_by_side(queries, value.shape[-1])), backward
+    return products(weights(), value, side_by_side(queries, value.shape[-1])), backward

@@ -1,5 +1,5 @@
 // What all kernels share. One block of threads works on one row, whose elements the threads take in turns.
-// `real` is float or double: kernels.py compiles everything once for either.
+// `real` is float or double: launch.py compiles everything once for either.
 
 typedef REAL real;
 typedef long long whole;

@@ -1,4 +1,4 @@
-"""Cross-entropy: the logits are read twice forward and once backward, and nothing of their size is kept."""
+"""Cross-entropy: the logits are kept, and read twice forward and once backward; all else is a number for every row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cross_entropy(
     z = xp.ascontiguousarray(logits)
     target = xp.ascontiguousarray(targets.astype(np.int64, copy=False))
     losses, largests, totals = (xp.empty(targets.shape, z.dtype) for _ in range(3))
-    options = (size, NO_PADDING if padding is None else padding, label_smoothing)
+    options = (size, NO_PADDING if padding is None else int(padding), float(label_smoothing))
     launch_rows("cross_entropy", target.size, size, z, z, target, losses, largests, totals, *options)
 
     def backward(dy):

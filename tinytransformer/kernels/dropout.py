@@ -30,9 +30,9 @@ class Dropping:
 
 
 def drop(x: Array, dropping: Dropping, *, out: Array | None = None) -> Array:
-    """Return `x` times the mask; `out` may be `x` itself."""
+    """Return `x` times the mask; `out`, whose elements lie in order, may be `x` itself."""
     xp = array_module(x)
-    x = xp.ascontiguousarray(x)
     y = xp.empty(x.shape, x.dtype) if out is None else out
+    x = xp.ascontiguousarray(x)
     launch_elements("dropout", -(-x.size // 8), x, x, y, x.size, dropping.key, dropping.threshold, dropping.factor)
     return y

@@ -30,7 +30,7 @@ def source() -> str:
 
 
 def launch_rows(name: str, rows: int, width: int, like: Array, *arguments: Any) -> None:
-    """Start a kernel with a block of threads for every row; a thread has four elements of its `width` or more."""
+    """Start a kernel with a block of threads for every row, of whose `width` a thread has about four elements."""
     if rows:
         launch(name, (rows,), (min(32 * max(1, -(-width // 128)), MOST_THREADS),), like, *arguments)
 
@@ -42,8 +42,12 @@ def launch_elements(name: str, count: int, like: Array, *arguments: Any) -> None
 
 
 def launch(name: str, blocks: tuple[int, ...], threads: tuple[int, ...], like: Array, *arguments: Any) -> None:
-    """Start a kernel in the precision of `like`. Python's whole numbers arrive as 64 bits, its floats as double."""
-    key = type(like), name, like.dtype.char
+    """Start a kernel in the precision of `like`.
+
+    arguments: arrays, and numbers of the very kind that the kernel expects, since nobody converts them: an int of
+        Python is a `whole` there, or with 0 an array that is not given, a float a `double`, a bool a `bool`.
+    """
+    key = type(like), name, like.dtype.char  # the type, since tests know more than one
     kernel = _kernels.get(key)
     if kernel is None:
         kernel = _kernels[key] = _module(array_module(like), like.dtype.name).get_function(name)
@@ -55,4 +59,6 @@ _kernels: dict[tuple[type, str, str], Any] = {}
 
 @cache
 def _module(cupy: Any, dtype: str) -> Any:
+    if dtype not in REAL:
+        raise TypeError(f"on a GPU there is {' and '.join(REAL)}, got {dtype}")
     return cupy.RawModule(code=source(), options=(f"-DREAL={REAL[dtype]}",))

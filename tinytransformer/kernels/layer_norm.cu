@@ -36,7 +36,7 @@ extern "C" __global__ void layer_norm_backward(
 }
 
 // dgain and dbias, sums over all rows: a block for 32 columns, of which every thread adds up a 32nd of the rows.
-extern "C" __global__ void layer_norm_parameters(
+extern "C" __global__ void __launch_bounds__(1024) layer_norm_parameters(
     const real* dy, const real* x, const real* mean, const real* inv_std, real* dgain, real* dbias, whole rows, whole d)
 {
     __shared__ real gains[32][33], biases[32][33];  // 33: so that a column of them lies in 32 banks of memory

@@ -15,7 +15,7 @@ def layer_norm(x: Array, gain: Array, bias: Array, eps: float) -> tuple[Array, A
     gain, bias = xp.ascontiguousarray(gain), xp.ascontiguousarray(bias)
     rows = x.size // d if d else 0
     y, mean, inv_std = xp.empty(x.shape, x.dtype), xp.empty(rows, x.dtype), xp.empty(rows, x.dtype)
-    launch_rows("layer_norm", rows, d, x, x, gain, bias, y, mean, inv_std, d, eps)
+    launch_rows("layer_norm", rows, d, x, x, gain, bias, y, mean, inv_std, d, float(eps))
 
     def backward(dy):
         dy = xp.ascontiguousarray(dy)

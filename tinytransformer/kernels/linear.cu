@@ -6,7 +6,7 @@ extern "C" __global__ void add_bias(real* y, const real* bias, whole count, whol
 }
 
 // The sum of every column: a block for 32 of them, in which each thread adds up a 32nd of the rows.
-extern "C" __global__ void sum_columns(const real* x, real* sums, whole rows, whole d) {
+extern "C" __global__ void __launch_bounds__(1024) sum_columns(const real* x, real* sums, whole rows, whole d) {
     __shared__ real parts[32][33];  // 33: so that a column of it lies in 32 banks of memory
     whole column = blockIdx.x * 32 + threadIdx.x;
     real sum = 0;

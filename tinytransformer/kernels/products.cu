@@ -3,7 +3,7 @@ extern "C" __global__ void addresses(
     whole* places, whole count, whole heads,
     whole x, whole x_b, whole x_h, whole y, whole y_b, whole y_h, whole z, whole z_b, whole z_h)
 {
-    whole i = blockIdx.x * blockDim.x + threadIdx.x;
+    whole i = (whole)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     whole b = i / heads, h = i % heads;
     places[i] = x + b * x_b + h * x_h;

@@ -8,15 +8,18 @@ from tinytransformer.backend import Array, array_module
 from tinytransformer.kernels.launch import launch
 
 THREADS, MOST_BLOCKS = 256, 256  # for each pair, as many as the largest needs
+MOST_PAIRS = 65_535  # rows of blocks that a launch can have
 
 
 def add_pairs(pairs: list[tuple[Array, Array]]) -> None:
-    """Do x += y for all pairs; no x may be in two of them."""
-    flat = [x.flags.c_contiguous and y.flags.c_contiguous and y.size > 0 for x, y in pairs]
-    for (x, y), is_flat in zip(pairs, flat, strict=True):
-        if not is_flat:
+    """Do x += y for all pairs; no x may lie in memory where another x or y does."""
+    together: list[tuple[Array, Array]] = []
+    for x, y in pairs:
+        alike = x.dtype == y.dtype == pairs[0][0].dtype and x.shape == y.shape
+        if alike and x.size and x.flags.c_contiguous and y.flags.c_contiguous and len(together) < MOST_PAIRS:
+            together.append((x, y))
+        else:
             x += y
-    together = [pair for pair, is_flat in zip(pairs, flat, strict=True) if is_flat]
     if together:
         like = together[0][0]
         numbers = [[x.data.ptr for x, _ in together], [y.data.ptr for _, y in together], [x.size for x, _ in together]]

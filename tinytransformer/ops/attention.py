@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from tinytransformer import kernels
-from tinytransformer.backend import Array, array_module, has_kernels
+from tinytransformer.backend import Array, array_module, is_on_gpu
 from tinytransformer.ops.checks import require, require_rate
 from tinytransformer.ops.dropout import dropout_mask, threshold_and_factor
 from tinytransformer.ops.sums import MODERATE, is_moderate, max_last, sum_last, sum_of_products
@@ -57,7 +57,7 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
     """
     require_attention_shapes("attention", query, key, value, mask)
     require_rate("attention", rate)
-    if has_kernels(query):
+    if is_on_gpu(query):
         dropping = kernels.Dropping.drawn(*threshold_and_factor(rate), generator) if generator and rate else None
         return kernels.attention(query, key, value, mask, causal, dropping, LEAST)
     xp = array_module(query)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinytransformer import kernels
-from tinytransformer.backend import Array, array_module, has_kernels, random_bytes
+from tinytransformer.backend import Array, array_module, is_on_gpu, random_bytes
 from tinytransformer.ops.checks import require_rate
 from tinytransformer.tensor import op
 
@@ -32,7 +32,7 @@ def dropout(x, *, rate, generator=None):
     require_rate("dropout", rate)
     if generator is None or rate == 0:
         return x, lambda dy: (dy,)
-    if has_kernels(x):
+    if is_on_gpu(x):
         dropping = kernels.Dropping.drawn(*threshold_and_factor(rate), generator)
         return kernels.drop(x, dropping), lambda dy: (kernels.drop(dy, dropping),)
     mask = dropout_mask(x, rate, generator)
@@ -49,7 +49,7 @@ def dropout_mask(x: Array, rate: float, generator: Any) -> Array:
     One random byte decides over each element, at a tenth of the cost of a random float.
     """
     threshold, factor = threshold_and_factor(rate)
-    if has_kernels(x):
+    if is_on_gpu(x):
         return kernels.drop(array_module(x).ones_like(x), kernels.Dropping.drawn(threshold, factor, generator))
     mask = (random_bytes(x, generator) >= threshold).astype(x.dtype)
     mask *= factor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinytransformer import kernels
-from tinytransformer.backend import array_module, has_kernels
+from tinytransformer.backend import array_module, is_on_gpu
 from tinytransformer.ops.checks import require, require_ids
 from tinytransformer.ops.sums import few_rows, sum_last
 from tinytransformer.tensor import op
@@ -50,7 +50,7 @@ def cross_entropy(logits, *, targets, padding=None, label_smoothing=0.0, count=N
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing is {label_smoothing}, expected 0 <= e < 1")
     xp = array_module(logits)
-    if has_kernels(logits):
+    if is_on_gpu(logits):
         count = xp.maximum((targets != padding).sum(), 1).astype(logits.dtype) if count is None else float(count)
         return kernels.cross_entropy(logits, targets, padding, label_smoothing, count)
     size = logits.shape[-1]

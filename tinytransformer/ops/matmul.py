@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinytransformer import kernels
-from tinytransformer.backend import has_kernels
+from tinytransformer.backend import is_on_gpu
 from tinytransformer.ops.checks import require, require_broadcast, require_shape, shape_of
 from tinytransformer.ops.sums import sum_to_last
 from tinytransformer.tensor import op
@@ -62,7 +62,7 @@ def linear(x, weight, bias):
         f"x of shape {x.shape} and weight of shape {weight.shape} do not fit as (..., n) and (n, m)",
     )
     require_shape("linear", weight.shape[1:], bias=bias)
-    if has_kernels(x):
+    if is_on_gpu(x):
         return kernels.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])  # one large product; at three axes NumPy makes one per sentence
     y = rows @ weight

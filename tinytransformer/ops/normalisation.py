@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinytransformer import kernels
-from tinytransformer.backend import array_module, has_kernels
+from tinytransformer.backend import array_module, is_on_gpu
 from tinytransformer.ops.checks import require_shape
 from tinytransformer.ops.sums import sum_last, sum_of_products, sum_to_last
 from tinytransformer.tensor import op
@@ -46,7 +46,7 @@ def layer_norm(x, gain, bias, *, eps=1e-5):
     Source: Ba, Kiros and Hinton 2016, arXiv:1607.06450, equations 3 and 4.
     """
     require_shape("layer_norm", x.shape[-1:], gain=gain, bias=bias)
-    if has_kernels(x):
+    if is_on_gpu(x):
         return kernels.layer_norm(x, gain, bias, eps)
     d = x.shape[-1]
     centred = x - sum_last(x) / d

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinytransformer import kernels
-from tinytransformer.backend import Array, array_module, has_kernels
+from tinytransformer.backend import Array, array_module, is_on_gpu
 
 SHORT = 64  # the longest rows whose maxima are taken column by column,
 MANY = 16  # where there are so many times as many rows as columns
@@ -18,7 +18,7 @@ FEW = 1 << 19  # elements that stay in the last cache, 2 MiB in float32; with fe
 
 
 def sum_to_last(x: Array) -> Array:
-    """Sum over all axes but the last: (..., d) -> (d,)."""
+    """Sum over all axes but the last, on a CPU: (..., d) -> (d,)."""
     rows = x.reshape(-1, x.shape[-1])
     return _ones(len(rows), x.dtype) @ rows  # a product with ones: BLAS adds rows 2.5 times faster
 
@@ -96,7 +96,7 @@ def sum_rows_by_id(rows: Array, ids: Array, count: int) -> Array:
 
     Sorting by id puts equal ids next to each other, so each becomes one segment.
     """
-    if has_kernels(rows):
+    if is_on_gpu(rows):
         return kernels.sum_rows_by_id(rows, ids, count)
     sums = np.zeros((count, rows.shape[-1]), dtype=rows.dtype)
     if len(ids) == 0:
