@@ -58,7 +58,9 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
     require_attention_shapes("attention", query, key, value, mask)
     require_rate("attention", rate)
     if is_on_gpu(query):
-        dropping = kernels.Dropping.drawn(*threshold_and_factor(rate), generator) if generator and rate else None
+        dropping = None
+        if generator is not None and rate > 0:
+            dropping = kernels.Dropping.drawn(*threshold_and_factor(rate), generator)
         return kernels.attention(query, key, value, mask, causal, dropping, LEAST)
     xp = array_module(query)
     scale = 1 / math.sqrt(query.shape[-1])
