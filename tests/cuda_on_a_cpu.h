@@ -3,8 +3,8 @@
 // The threads of a block are coroutines. Each runs until it has to wait for others, or has ended; then the next of its
 // warp has its turn. A warp runs on until it waits for the whole block; every other launch begins with the last. So
 // whoever reads what another has yet to write reads what was there before, and a warp that does not wait goes far
-// ahead, as it may on a GPU; but two who write to one place at once are never seen to. The threads of a warp have to
-// wait at the same places; if they do not, the program is ended.
+// ahead, as it may on a GPU; but two threads that write to one place at once go unnoticed. The threads of a warp have
+// to wait at the same places, apart from those that have ended; if they do not, the program is ended.
 
 #include <setjmp.h>
 #include <ucontext.h>

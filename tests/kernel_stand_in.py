@@ -37,7 +37,7 @@ KINDS = {  # of numbers, each as CuPy hands it over: what a kernel calls it, and
 
 
 class StandInWithKernels(StandIn):
-    """A stand-in that has `RawModule`, and of cuBLAS the batches of products."""
+    """A stand-in that has `RawModule`, and of cuBLAS products, alone and in batches."""
 
     def __init__(self):
         super().__init__()
@@ -113,7 +113,7 @@ _libraries = {}
 
 
 def compiled(code, options):
-    """Return a library with a function `launch_NAME(blocks, threads, threads, ...)` for every kernel in `code`."""
+    """Return a library with a function `launch_NAME(blocks, threads, ...)` for every kernel in `code`."""
     if (code, options) not in _libraries:
         text = f'#include "{HEADER}"\n{code}'
         for name, parameters in KERNEL.findall(code):

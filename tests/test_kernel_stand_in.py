@@ -85,7 +85,7 @@ DIVERGING = {
 
 PROGRAM = """
 from kernel_stand_in import StandInWithKernels
-code = '{common}' + 'extern "C" __global__ void diverge(real* x) {{ {body} }}'
+code = {common!r} + 'extern "C" __global__ void diverge(real* x) {{ {body} }}'
 StandInWithKernels().RawModule(code, ("-DREAL=double",)).get_function("diverge")((1,), (32,), (0,))
 """
 
@@ -94,8 +94,7 @@ StandInWithKernels().RawModule(code, ("-DREAL=double",)).get_function("diverge")
 @pytest.mark.parametrize(("body", "message"), DIVERGING.values(), ids=DIVERGING)
 def test_threads_wait_at_the_same_places(body, message):
     """Those that have ended are waited for by nobody."""
-    common = COMMON.replace("\n", "\\n")
-    command = [sys.executable, "-c", PROGRAM.format(common=common, body=body)]
+    command = [sys.executable, "-c", PROGRAM.format(common=COMMON, body=body)]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     assert (done.returncode == 0) == (message is None)
     assert (message or "") in done.stderr

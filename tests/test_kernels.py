@@ -227,7 +227,7 @@ def test_cublas_is_told_of_tf32_and_told_otherwise_after(gpu, monkeypatch, preci
 
 BREAKAGES = {  # the operation whose checks must fail, what stands in the source, and what is put in its place
     "a warp leaves out some of its sums": ("layer_norm", "apart /= 2) x +=", "apart /= 4) x +="),
-    "the mean is not taken out": ("layer_norm", "gain[i] - sum - xhat", "gain[i] - xhat"),
+    "the mean is not taken out": ("layer_norm", "gain[i] - mean_dxhat - xhat", "gain[i] - xhat"),
     "a row is left out of dgain": (
         "layer_norm",
         "= threadIdx.y; row < rows; row += 32) {",
@@ -238,7 +238,7 @@ BREAKAGES = {  # the operation whose checks must fail, what stands in the source
     "the mask of another sentence": ("attention", "sentence * mask_b", "0 * mask_b"),
     "scores are scaled twice": ("attention", "k] * (real)scale;", "k] * (real)(scale * scale);"),
     "q is not spread out": ("cross_entropy", "(real)smoothing / size + (v", "(v"),
-    "padding counts": ("cross_entropy", "target == padding ? 0 : *share", "*share"),
+    "padding counts": ("cross_entropy", "target == padding ? 0 : *slope", "*slope"),
     "an id is counted once": ("embedding", "found; found &= found - 1", "found; found = 0"),
     "another mask on the way back": ("attention", "= philox(key, i)", "= philox(key + (x == y), i)"),
 }

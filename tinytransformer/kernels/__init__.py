@@ -2,8 +2,9 @@
 
 To launch anything on a GPU takes the host 10 to 20 microseconds, and most operations of a Transformer are shorter than
 that: a layer norm, plainly written, is eight launches forward and a dozen backward, for 20 microseconds of arithmetic.
-So on a GPU the operations that cost a step most are handed over here, whole. The plain versions in `ops` and `optim.py`
-say what is computed and why; nothing here computes anything else, and the same gradient checks hold for both.
+So on a GPU the operations that cost a step most are handed over here, whole. The plain versions in `ops`, `optim.py`
+and `tape.py` say what is computed and why. Here the same is computed, but for which elements dropout drops and for a
+NaN among hidden scores; and the same gradient checks hold for both.
 
 Each file of Python stands beside one in CUDA C++, with the kernels that it starts: begin with common.cu and layer_norm.
 launch.py compiles them; products.py asks cuBLAS for what CuPy does not.

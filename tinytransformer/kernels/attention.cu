@@ -1,7 +1,9 @@
-// ops/attention.py has the formulas. What is hidden is not looked at: so a NaN among its scores goes no further, as it
-// does on a CPU.
+// ops/attention.py has the formulas. A hidden score is never read, so a NaN there does no harm; on a CPU, NaN + -inf
+// stays NaN.
 
-// scores -> probabilities, in their place. A row is one query's; `mask` may be null, its strides are in elements.
+// scores -> probabilities, in their place. They come in as Q @ K^T, without c, which is `scale`. A row is one query's;
+// `mask` may be null, its strides are in elements. `least` only keeps 0 / 0 out: where a key is visible the sum is at
+// least e^0, as the largest is always taken off.
 extern "C" __global__ void attention_softmax(
     real* scores, const bool* mask, whole mask_b, whole mask_h, whole mask_q, whole mask_k,
     whole heads, whole queries, whole keys, bool causal, double scale, double least)

@@ -1,4 +1,4 @@
-"""Attention: products of matrices, two forward and four backward, with one kernel between them on either way."""
+"""Attention: products of matrices, two forward and four backward, and between them one kernel in either direction."""
 
 from __future__ import annotations
 

@@ -17,21 +17,21 @@ extern "C" __global__ void cross_entropy(
     sum = block_sum(sum);
     if (threadIdx.x) return;
     real expected = (1 - (real)smoothing) * (z[target] - largest);
-    if (smoothing) expected += (real)smoothing / size * sum;  // or a logit of -inf would count
+    if (smoothing) expected += (real)smoothing / size * sum;  // or a logit of -inf would count, with 0 * -inf = NaN
     losses[blockIdx.x] = target == padding ? 0 : log(total) - expected;
     largests[blockIdx.x] = largest;
     totals[blockIdx.x] = total;
 }
 
-// `share`, of one element, is dy / count.
+// `slope`, of one element, is dy / count.
 extern "C" __global__ void cross_entropy_backward(
-    const real* logits, const whole* targets, const real* largests, const real* totals, const real* share,
+    const real* logits, const whole* targets, const real* largests, const real* totals, const real* slope,
     real* dlogits, whole size, whole padding, double smoothing)
 {
     whole first = blockIdx.x * size, target = targets[blockIdx.x];
-    real largest = largests[blockIdx.x], total = totals[blockIdx.x], weight = target == padding ? 0 : *share;
+    real largest = largests[blockIdx.x], total = totals[blockIdx.x], share = target == padding ? 0 : *slope;
     for (whole v = threadIdx.x; v < size; v += blockDim.x) {
         real q = (real)smoothing / size + (v == target ? 1 - (real)smoothing : 0);
-        dlogits[first + v] = weight * (exp(logits[first + v] - largest) / total - q);
+        dlogits[first + v] = share * (exp(logits[first + v] - largest) / total - q);
     }
 }

@@ -24,8 +24,8 @@ def cross_entropy(
     launch_rows("cross_entropy", target.size, size, z, z, target, losses, largests, totals, *options)
 
     def backward(dy):
-        share, dz = dy / count, xp.empty(z.shape, z.dtype)
-        arrays = (z, target, largests, totals, share, dz)
+        slope, dz = dy / count, xp.empty(z.shape, z.dtype)
+        arrays = (z, target, largests, totals, slope, dz)
         launch_rows("cross_entropy_backward", target.size, size, z, *arrays, *options)
         return (dz,)
 

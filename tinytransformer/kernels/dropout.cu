@@ -1,9 +1,10 @@
 // Random bytes need not be kept, nor come from the host: any of them can be computed at any time, by Philox.
-// Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", section 4.3.
+// Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 
 typedef unsigned long long word;
 
-// Word `i` of those that numpy.random.Philox(key=key) draws, from 0: it encrypts a counter, which makes four words.
+// Word `i` of those that numpy.random.Philox(key=key) draws, from 0: it encrypts a counter, which makes four words. The
+// counter begins with 1, as NumPy counts before it draws; `other` is the upper half of the key, which is 0 here.
 __device__ word philox(word key, word i) {
     word a = i / 4 + 1, b = 0, c = 0, d = 0, other = 0;
     for (int round = 0; round < 10; round++) {
@@ -20,7 +21,8 @@ __device__ word philox(word key, word i) {
     return i % 4 == 0 ? a : i % 4 == 1 ? b : i % 4 == 2 ? c : d;
 }
 
-// Every thread has eight elements, and draws a word for them: a byte for each, the lowest first.
+// Every thread has eight elements, and draws a word for them: a byte for each, the lowest first. A NaN that is dropped
+// stays one, as 0 * NaN is.
 extern "C" __global__ void dropout(const real* x, real* y, whole count, word key, whole threshold, double factor) {
     whole i = (whole)blockIdx.x * blockDim.x + threadIdx.x;
     if (8 * i >= count) return;

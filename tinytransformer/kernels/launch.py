@@ -45,7 +45,8 @@ def launch(name: str, blocks: tuple[int, ...], threads: tuple[int, ...], like: A
     """Start a kernel in the precision of `like`.
 
     arguments: arrays, and numbers of the very kind that the kernel expects, since nobody converts them: an int of
-        Python is a `whole` there, or with 0 an array that is not given, a float a `double`, a bool a `bool`.
+        Python becomes a `whole` (and 0 stands for an array that is not given), a float a `double`, a bool a `bool`, a
+        numpy.uint64 a `word`.
     """
     key = type(like), name, like.dtype.char  # the type, since tests know more than one
     kernel = _kernels.get(key)

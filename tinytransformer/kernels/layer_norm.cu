@@ -27,19 +27,19 @@ extern "C" __global__ void layer_norm_backward(
         sum += dxhat;
         products += (x[first + i] - mu) * inverse * dxhat;
     }
-    sum = block_sum(sum) / d;
-    products = block_sum(products) / d;
+    real mean_dxhat = block_sum(sum) / d, mean_product = block_sum(products) / d;
     for (whole i = threadIdx.x; i < d; i += blockDim.x) {
         real xhat = (x[first + i] - mu) * inverse;
-        dx[first + i] = (dy[first + i] * gain[i] - sum - xhat * products) * inverse;
+        dx[first + i] = (dy[first + i] * gain[i] - mean_dxhat - xhat * mean_product) * inverse;
     }
 }
 
-// dgain and dbias, sums over all rows: a block for 32 columns, of which every thread adds up a 32nd of the rows.
+// dgain and dbias, sums over all rows. A block takes 32 columns; the 32 threads of a column each add up a 32nd of its
+// rows, and then a warp adds up those 32 sums.
 extern "C" __global__ void __launch_bounds__(1024) layer_norm_parameters(
     const real* dy, const real* x, const real* mean, const real* inv_std, real* dgain, real* dbias, whole rows, whole d)
 {
-    __shared__ real gains[32][33], biases[32][33];  // 33: so that a column of them lies in 32 banks of memory
+    __shared__ real gains[32][33], biases[32][33];  // 33: see sum_columns
     whole column = blockIdx.x * 32 + threadIdx.x;
     real gain = 0, bias = 0;
     if (column < d) {

@@ -29,7 +29,7 @@ def product(x: Array, y: Array) -> Array:
     z = xp.empty((n, m), x.dtype)
     (x, x_mode, x_apart), (y, y_mode, y_apart) = _dense(x), _dense(y)
     one, zero, name = _numbers(x.dtype)
-    # For cuBLAS columns lie side by side, not rows. So it is given all transposed: z^T = y^T @ x^T.
+    # cuBLAS has matrices column by column, NumPy row by row: what is x here it reads as x^T. So it makes z^T = y^T x^T.
     sizes, at = (y_mode, x_mode, m, n, k, one), (y.data.ptr, y_apart, x.data.ptr, x_apart, zero, z.data.ptr, m)
     _multiply(xp, name + "gemm", *sizes, *at)
     return z
@@ -38,7 +38,7 @@ def product(x: Array, y: Array) -> Array:
 def products(x: Array, y: Array, z: Array) -> Array:
     """Write x @ y into `z` and return it: (B, H, n, k), (B, H, k, m), (B, H, n, m), in float32 or float64.
 
-    The elements of a row of `z` must lie side by side.
+    `z` must lie row by row.
     """
     xp, (batch, heads, n, m), k = array_module(x), z.shape, x.shape[-1]
     if z.size * k == 0:
@@ -75,9 +75,9 @@ def in_tf32() -> bool:
 
 
 def _dense(x: Array) -> tuple[Array, int, int]:
-    """Return `x`, whether it is transposed for one who expects rows side by side, and how far apart its rows are then.
+    """Return `x`, whether it lies column by column (TRANSPOSED), and how many elements its rows, or columns, are apart.
 
-    A copy where neither rows nor columns lie side by side, as in an array that was stretched by broadcasting.
+    A copy where it lies in neither way, as an array that was stretched by broadcasting.
     """
     (rows, columns), (down, right), size = x.shape[-2:], x.strides[-2:], x.itemsize
     if (right == size or columns == 1) and (down >= columns * size or rows == 1):
