@@ -79,9 +79,13 @@ static void begin(int i) {
     setcontext(&beginnings[i]);
 }
 
-static void take_turn(int i) {
+static void turn_to(int i) {
     now = i;
     threadIdx = {i % blockDim.x, i / blockDim.x, 0};
+}
+
+static void take_turn(int i) {
+    turn_to(i);
     if (_setjmp(scheduler)) return;
     if (begun[i]) _longjmp(threads[i], 1);
     begin(i);
@@ -113,8 +117,8 @@ static void run_block() {
     take_turn(taken);
     if (ended[taken]) {  // without waiting: then nobody may, and all can be called in turn
         for (int k = 1; k < count; k++) {
-            int i = now = backwards ? count - 1 - k : k;
-            threadIdx = {i % blockDim.x, i / blockDim.x, 0};
+            int i = backwards ? count - 1 - k : k;
+            turn_to(i);
             bool before = begun[i];
             begun[i] = false;
             kernel();

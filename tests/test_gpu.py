@@ -57,6 +57,12 @@ def table(request):
         gpu.fill_in(gpu.PAGE, "tests", text)
 
 
+@pytest.fixture
+def same_bytes(monkeypatch):
+    """Let a CPU drop what a GPU drops."""
+    drop_as_a_gpu(monkeypatch)
+
+
 def difference(x, y):
     """Return |y - x| / |x|, in the Euclidean norm."""
     x, y = to_host(x).astype(float), to_host(y).astype(float)
@@ -83,12 +89,6 @@ def test_a_model_is_that_of_the_cpu(make_model, corpus, table, changes, dtype, t
     table.append((f"gradient of a model, {np.dtype(dtype)}, relative difference", "", f"{found:.1e}"))
     assert found < tolerance
     assert difference(loss, loss_there) < tolerance
-
-
-@pytest.fixture
-def same_bytes(monkeypatch):
-    """Let a CPU drop what a GPU drops."""
-    drop_as_a_gpu(monkeypatch)
 
 
 @pytest.mark.usefixtures("same_bytes")

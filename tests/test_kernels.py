@@ -32,16 +32,16 @@ def close(there, here, kind):
     np.testing.assert_allclose(there, here, rtol=0, atol=tolerance * max(1.0, np.abs(here).max(initial=0)))
 
 
-def same_as_on_a_cpu(gpu, kind, operation, *inputs, upstream=normal, **options):
+def same_as_on_a_cpu(gpu, kind, operation, *inputs, **options):
     """Run an operation on both, forward and backward; arrays among the options go where the inputs are."""
-    results = []
+    found = []
     for place, back in ((lambda x: x, lambda x: x), (gpu.asarray, gpu.asnumpy)):
         tensors = [None if x is None else Tensor(place(x.astype(kind)), requires_grad=True) for x in inputs]
         moved = {name: place(x) if isinstance(x, np.ndarray) else x for name, x in options.items()}
         y = operation(*tensors, **moved)
-        y.backward(place(upstream(*y.shape).astype(kind)))
-        results.append([back(y.data), *(back(x.grad) for x in tensors if x is not None)])
-    for here, there in zip(*results, strict=True):
+        y.backward(place(normal(*y.shape).astype(kind)))
+        found.append([back(y.data), *(back(x.grad) for x in tensors if x is not None)])
+    for here, there in zip(*found, strict=True):
         assert there.dtype == kind
         close(there, here, kind)
 

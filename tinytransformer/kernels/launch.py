@@ -10,6 +10,7 @@ from tinytransformer.backend import Array, array_module
 
 SOURCES = (
     "common",
+    "columns",
     "tape",
     "linear",
     "layer_norm",
@@ -20,7 +21,7 @@ SOURCES = (
     "embedding",
     "adam",
 )
-REAL = {"float32": "float", "float64": "double"}
+PRECISIONS = {"float32": ("float", "s"), "float64": ("double", "d")}  # what C++ calls them, and cuBLAS
 MOST_THREADS = 1024  # that a block can have
 
 
@@ -60,6 +61,12 @@ _kernels: dict[tuple[type, str, str], Any] = {}
 
 @cache
 def _module(cupy: Any, dtype: str) -> Any:
-    if dtype not in REAL:
-        raise TypeError(f"on a GPU there is {' and '.join(REAL)}, got {dtype}")
-    return cupy.RawModule(code=source(), options=(f"-DREAL={REAL[dtype]}",))
+    real, _ = names_of(dtype)
+    return cupy.RawModule(code=source(), options=(f"-DREAL={real}",))
+
+
+def names_of(dtype: str) -> tuple[str, str]:
+    """Return what C++ calls a precision, and the letter that cuBLAS has for it. Raises: TypeError if they have none."""
+    if dtype not in PRECISIONS:
+        raise TypeError(f"on a GPU there is {' and '.join(PRECISIONS)}, got {dtype}")
+    return PRECISIONS[dtype]

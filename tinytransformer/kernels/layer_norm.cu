@@ -34,12 +34,10 @@ extern "C" __global__ void layer_norm_backward(
     }
 }
 
-// dgain and dbias, sums over all rows. A block takes 32 columns; the 32 threads of a column each add up a 32nd of its
-// rows, and then a warp adds up those 32 sums.
+// dgain and dbias, sums over all rows.
 extern "C" __global__ void __launch_bounds__(1024) layer_norm_parameters(
     const real* dy, const real* x, const real* mean, const real* inv_std, real* dgain, real* dbias, whole rows, whole d)
 {
-    __shared__ real gains[32][33], biases[32][33];  // 33: see sum_columns
     whole column = blockIdx.x * 32 + threadIdx.x;
     real gain = 0, bias = 0;
     if (column < d) {
@@ -50,11 +48,8 @@ extern "C" __global__ void __launch_bounds__(1024) layer_norm_parameters(
             gain += slope * (x[row * d + column] - mean[row]) * inv_std[row];
         }
     }
-    gains[threadIdx.x][threadIdx.y] = gain;
-    biases[threadIdx.x][threadIdx.y] = bias;
-    __syncthreads();
-    gain = warp_sum(gains[threadIdx.y][threadIdx.x]);  // now a warp for a column
-    bias = warp_sum(biases[threadIdx.y][threadIdx.x]);
+    gain = column_sum(gain);
+    bias = column_sum(bias);
     column = blockIdx.x * 32 + threadIdx.y;
     if (threadIdx.x == 0 && column < d) {
         dgain[column] = gain;

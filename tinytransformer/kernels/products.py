@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from tinytransformer.backend import Array, array_module
-from tinytransformer.kernels.launch import launch_elements
+from tinytransformer.kernels.launch import launch_elements, names_of
 
 NOT, TRANSPOSED = 0, 1  # what cuBLAS calls these, and the two modes it multiplies in
 FLOAT32_MATH, TF32_MATH = 0, 3
-LETTERS = {"float32": "s", "float64": "d"}  # with which the names of its functions begin
 
 
 def product(x: Array, y: Array) -> Array:
@@ -93,8 +92,7 @@ _kept: list[np.ndarray] = []  # so that they stay where they are
 @cache
 def _numbers(dtype: np.dtype) -> tuple[int, int, str]:
     """Return the addresses of a one and a zero, and the letter that cuBLAS has for their kind."""
-    if dtype.name not in LETTERS:
-        raise TypeError(f"on a GPU there is {' and '.join(LETTERS)}, got {dtype}")
+    _, letter = names_of(dtype.name)
     pair = np.array([1, 0], dtype)
     _kept.append(pair)
-    return pair.ctypes.data, pair.ctypes.data + dtype.itemsize, LETTERS[dtype.name]
+    return pair.ctypes.data, pair.ctypes.data + dtype.itemsize, letter

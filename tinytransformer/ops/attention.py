@@ -8,7 +8,7 @@ from typing import Any
 from tinytransformer import kernels
 from tinytransformer.backend import Array, array_module, is_on_gpu
 from tinytransformer.ops.checks import require, require_rate
-from tinytransformer.ops.dropout import dropout_mask, threshold_and_factor
+from tinytransformer.ops.dropout import draw_dropping, dropout_mask
 from tinytransformer.ops.sums import MODERATE, is_moderate, max_last, sum_last, sum_of_products
 from tinytransformer.tensor import ShapeError, op
 
@@ -58,9 +58,7 @@ def attention(query, key, value, *, mask=None, causal=False, rate=0.0, generator
     require_attention_shapes("attention", query, key, value, mask)
     require_rate("attention", rate)
     if is_on_gpu(query):
-        dropping = None
-        if generator is not None and rate > 0:
-            dropping = kernels.Dropping.drawn(*threshold_and_factor(rate), generator)
+        dropping = None if generator is None or rate == 0 else draw_dropping(rate, generator)
         return kernels.attention(query, key, value, mask, causal, dropping, LEAST)
     xp = array_module(query)
     scale = 1 / math.sqrt(query.shape[-1])

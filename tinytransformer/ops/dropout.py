@@ -33,7 +33,7 @@ def dropout(x, *, rate, generator=None):
     if generator is None or rate == 0:
         return x, lambda dy: (dy,)
     if is_on_gpu(x):
-        dropping = kernels.Dropping.drawn(*threshold_and_factor(rate), generator)
+        dropping = draw_dropping(rate, generator)
         return kernels.drop(x, dropping), lambda dy: (kernels.drop(dy, dropping),)
     mask = dropout_mask(x, rate, generator)
 
@@ -48,12 +48,17 @@ def dropout_mask(x: Array, rate: float, generator: Any) -> Array:
 
     One random byte decides over each element, at a tenth of the cost of a random float.
     """
-    threshold, factor = threshold_and_factor(rate)
     if is_on_gpu(x):
-        return kernels.drop(array_module(x).ones_like(x), kernels.Dropping.drawn(threshold, factor, generator))
+        return kernels.drop(array_module(x).ones_like(x), draw_dropping(rate, generator))
+    threshold, factor = threshold_and_factor(rate)
     mask = (random_bytes(x, generator) >= threshold).astype(x.dtype)
     mask *= factor
     return mask
+
+
+def draw_dropping(rate: float, generator: Any) -> kernels.Dropping:
+    """Draw what is dropped on a GPU, where whoever wants the mask computes it."""
+    return kernels.Dropping.drawn(*threshold_and_factor(rate), generator)
 
 
 def threshold_and_factor(rate: float) -> tuple[int, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinytransformer import kernels
-from tinytransformer.backend import Array, array_module, is_on_gpu
+from tinytransformer.backend import Array, is_on_gpu
 
 SHORT = 64  # the longest rows whose maxima are taken column by column,
 MANY = 16  # where there are so many times as many rows as columns
@@ -25,7 +25,7 @@ def sum_to_last(x: Array) -> Array:
 
 def sum_last(x: Array) -> Array:
     """Sum over the last axis, and keep it: (..., d) -> (..., 1)."""
-    if array_module(x) is not np:
+    if is_on_gpu(x):
         return x.sum(axis=-1, keepdims=True)
     rows = x.reshape(-1, x.shape[-1])
     return (rows @ _ones(x.shape[-1], x.dtype)).reshape(*x.shape[:-1], 1)  # BLAS again
@@ -46,7 +46,7 @@ def _ones(count: int, dtype: np.dtype) -> np.ndarray:
 
 def sum_of_products(x: Array, y: Array) -> Array:
     """Sum x * y over the last axis, and keep it: (..., d), (..., d) -> (..., 1)."""
-    if array_module(x) is not np:
+    if is_on_gpu(x):
         return (x * y).sum(axis=-1, keepdims=True)
     # This never makes the array x * y. Nor does vecdot, which is faster, but NumPy 2.0 gives other last bits by chance.
     return np.einsum("...d,...d->...", x, y)[..., None]
@@ -54,7 +54,7 @@ def sum_of_products(x: Array, y: Array) -> Array:
 
 def max_last(x: Array) -> Array:
     """Take the largest over the last axis, and keep it: (..., d) -> (..., 1)."""
-    if array_module(x) is not np:
+    if is_on_gpu(x):
         return x.max(axis=-1, keepdims=True)
     d = x.shape[-1]
     if d > SHORT or x.size < MANY * d * d:
@@ -72,7 +72,7 @@ def is_moderate(scores: Array) -> bool:
     It is enough to ask this of the largest score of every row: what vanishes beside it may.
     To find that out is cheap on a CPU, for all scores at once; on a GPU the answer would have to be waited for.
     """
-    if array_module(scores) is not np:
+    if is_on_gpu(scores):
         return False
     return bool(scores.min(initial=0) > -MODERATE and scores.max(initial=0) < MODERATE)
 
@@ -82,7 +82,7 @@ def few_rows(x: Array) -> list[slice]:
 
     A GPU, for which every pass is a call, gets them all in one.
     """
-    return row_blocks(*x.shape, most=FEW if array_module(x) is np else x.size)
+    return row_blocks(*x.shape, most=x.size if is_on_gpu(x) else FEW)
 
 
 def row_blocks(rows: int, n: int, *, most: int) -> list[slice]:
