@@ -4,11 +4,12 @@ import ast
 import inspect
 
 import pytest
+from attempts import answered, answered_rightly, body_lines, is_solved
 from scripts import load_script
 
 import tinytransformer.ops
 from tinytransformer.gradcheck.breakages import EXEMPT, breakages_of
-from tinytransformer.gradcheck.exercise import ExerciseError, backward_in, exercise, imports, operation_in, source
+from tinytransformer.gradcheck.exercise import ExerciseError, backward_in, exercise, operation_in, source
 from tinytransformer.gradcheck.faults import plant
 from tinytransformer.gradcheck.grade import UnwrittenError, grade
 from tinytransformer.tensor import OPS
@@ -22,40 +23,6 @@ exercises = load_script("exercises.py")
 def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(exercises, "FOLDER", tmp_path / "exercises")
     return tmp_path / "exercises"
-
-
-def body_lines(text):
-    """Return where the body of `backward` begins and ends in the lines of `text`."""
-    backward = backward_in(text)
-    return slice(backward.lineno, backward.end_lineno)
-
-
-def answered(name, body):
-    """Return the exercise with `body` in the place of the task."""
-    text = exercise(name)
-    lines = text.splitlines()
-    lines[body_lines(text)] = [f"        {line}" for line in body]
-    return "\n".join(lines) + "\n"
-
-
-def answered_rightly(name):
-    """Return the exercise with the original backward, and the imports that it needs."""
-    lines = source(name).splitlines()[body_lines(source(name))]
-    text = answered(name, [line.removeprefix("        ") for line in lines])
-    start = text.index("\n@op")
-    head = text[: text.index("from __future__")]
-    return head + imports(name, text) + text[start:]
-
-
-def is_solved(text, name):
-    try:
-        return not any(mark.failures for mark in grade(operation_in(text, name, "attempt.py")))
-    except ExerciseError:
-        return False
-
-
-def hints(name, *body):
-    return [mark.hint for mark in grade(operation_in(answered(name, body), name, "attempt.py"))]
 
 
 def test_curriculum_holds_every_operation_once():
@@ -124,51 +91,6 @@ def test_one_mistake_does_not_hide_what_is_right():
 def test_grading_leaves_the_registry_alone():
     is_solved(answered_rightly("softmax"), "softmax")
     assert all(OPS[name] is getattr(tinytransformer.ops, name) for name in NAMES)
-
-
-@pytest.mark.parametrize(
-    ("name", "body", "hint"),
-    [
-        ("log", "return (-dy / x,)", "its sign is turned"),
-        ("log", "return (1 / x,)", "a factor is missing: the gradient of the result"),
-        ("log", "return (dy / x * dy,)", "a factor is one too many, or a division by it is missing: the gradient"),
-        ("log", "return (dy,)", "a factor is one too many, or a division by it is missing: x"),
-        ("log", "return (3 * dy / x,)", "it is 3 times the right one"),
-        ("log", "return (0 * x,)", "it is zero everywhere"),
-        ("log", "return (None,)", "it is None"),
-        ("log", "return (3.0,)", "it is a float, and has to be an array"),
-        ("log", "return (dy > 0,)", "it is an array of bool"),
-        ("log", "return (dy / (x - x),)", "it holds NaN or infinities"),
-        ("softmax", "return (y * dy,)", "off by a multiple of the result"),
-        ("softmax", "return (y * (1 - y) * dy,)", "each element takes its own dy alone"),
-        ("log_softmax", "return (dy - xp.exp(y) * y.shape[axis] * dy.max(),)", "dy is the same everywhere"),
-        ("relu", "return (dy,)", "some elements have to be zero; all others are right"),
-        ("reshape", "return (dy,)", "it has not the shape of the input: reshape it"),
-        ("reshape", "return (dy.reshape(x.shape, order='F'),)", "the right numbers in the wrong places"),
-    ],
-)
-def test_hint_names_the_kind_of_mistake(name, body, hint):
-    assert hint in hints(name, body)[0]
-
-
-def test_hints_of_the_rich_operations():
-    dx, dgain, dbias = hints("layer_norm", "return inv_std * dy * gain, dy * xhat, dy")
-    assert "each element takes its own dy alone" in dx
-    assert "a sum is missing" in dgain
-    assert "a sum is missing" in dbias
-    scores = "dS = dy @ value.swapaxes(-1, -2) * (1 if kept is None else kept)"
-    scores += "; dS = probabilities * (dS - (dS * probabilities).sum(-1, keepdims=True))"
-    dquery, dkey, dvalue = hints("attention", scores, "return dS @ key, dS.swapaxes(-1, -2) @ query, 0 * value")
-    assert "too large by a factor of sqrt(d)" in dquery
-    assert "too large by a factor of sqrt(d)" in dkey
-    assert dvalue == "it is zero everywhere"
-    assert "the gradient of another input" in hints("multiply", "return dz * x, dz * y")[0]
-
-
-def test_sum_over_a_broadcast_axis_is_missed_where_the_engine_does_not_take_it():
-    text = answered("add", ["return dz, dz"]).replace("@op(broadcasts=True)", "@op")
-    for mark in grade(operation_in(text, "add", "attempt.py")):
-        assert "a sum is missing" in mark.hint
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,10 @@ def of_values(call: Call, theirs: Array, position: int) -> Iterator[str]:
         if right.size > 1:  # of one number everything is a multiple
             yield from of_arrays(call, theirs, right, position)
             yield from of_terms(call, theirs, right)
-            yield from of_dependence(call, right, position)
+            yield from of_dependence(call, theirs, right, position)
             yield from of_elements(theirs, right)
+            if theirs.shape == call.dy.shape and close(theirs, call.dy):
+                yield "it is the gradient of the result, unchanged"
 
 
 def of_factor(call: Call, theirs: Array, right: Array) -> Iterator[str]:
@@ -156,7 +158,8 @@ def of_terms(call: Call, theirs: Array, right: Array) -> Iterator[str]:
     off = right - theirs
     if close(off, np.broadcast_to(off.mean(axis, keepdims=True), off.shape)):
         yield "along the axis it is off by the same amount everywhere: a term is missing or wrong, a mean or a sum"
-    arrays = {"the result": call.y, **dict(zip(input_names(call.attempt.plain), call.inputs, strict=False))}
+    inputs = dict(zip(input_names(call.attempt.plain), call.inputs, strict=False))
+    arrays = {"the result": call.y, "e^the result": np.exp(call.y), **inputs}
     for name, array in arrays.items():
         if np.shape(array) != right.shape:
             continue
@@ -168,8 +171,11 @@ def of_terms(call: Call, theirs: Array, right: Array) -> Iterator[str]:
         yield "along the axis it is off by a factor, another one in every row: something with one value per row"
 
 
-def of_dependence(call: Call, right: Array, position: int) -> Iterator[str]:
-    """The gradients for other dy: a single one, and the same everywhere."""
+def of_dependence(call: Call, theirs: Array, right: Array, position: int) -> Iterator[str]:
+    """The gradients for other dy: twice as large, a single one, and the same everywhere."""
+    if close(call.again(2 * call.dy, position)[0], theirs):
+        yield "it does not change with dy: where does the gradient of the result come in?"
+        return
     if call.dy.shape == right.shape:
         single = np.zeros_like(call.dy)
         single.flat[0] = 1
@@ -178,7 +184,7 @@ def of_dependence(call: Call, right: Array, position: int) -> Iterator[str]:
             yield "each element takes its own dy alone, but an input moves other elements of the result as well"
     theirs, rights = call.again(np.ones_like(call.dy), position)
     if np.abs(theirs - rights).max() <= TOLERANCE * np.abs(right).max():
-        yield "it is right where dy is the same everywhere, and only there: what must dy be summed with?"
+        yield "it is right where dy is the same everywhere, and only there: which elements of dy belong where?"
 
 
 def of_elements(theirs: Array, right: Array) -> Iterator[str]:
