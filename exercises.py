@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     path.parent.mkdir(exist_ok=True)
     text = plant(options.name, options.seed) if options.find else exercise(options.name)
     path.write_text(text, encoding="utf-8")
-    task = "repair the one line that is wrong" if options.find else "write `backward`"
+    task = "repair the one line that is wrong or missing" if options.find else "write `backward`"
     print(f"Written: {shown(path)}. Now {task}.\nThe same command again will have it graded.")
     return 0
 

@@ -7,8 +7,10 @@ import argparse
 import math
 import shlex
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from time import perf_counter
 
 from tqdm import tqdm
 
@@ -118,7 +120,7 @@ def train_and_save(
     to_go_on = shlex.join(["python", sys.argv[0], "--resume", "--out", str(options.out)])
 
     def validate(step: int, loss: float, speed: float) -> None:
-        with profile.paused():
+        with profile.paused(), meter.paused():
             checkpoint.require_finite()
             validation(step, loss, speed)
             checkpoint.save()
@@ -128,6 +130,7 @@ def train_and_save(
         return interrupted() or validation.since >= (options.patience or math.inf)
 
     with interruptible() as interrupted, progress_bar(training, standing) as bar:
+        meter = Meter(bar)
         try:
             with (
                 debugging() if options.debug else nullcontext(),
@@ -139,7 +142,7 @@ def train_and_save(
                     training,
                     optimizer=checkpoint.optimizer,
                     standing=standing,
-                    report=Meter(bar),
+                    report=meter,
                     validate=validate,
                     stop=stop,
                 )
@@ -156,6 +159,8 @@ def train_and_save(
         if interrupted():
             checkpoint.save()
             say(f"interrupted after step {standing.step}; to go on: {to_go_on}")
+        elif standing.step < training.steps:
+            say(f"stopped after step {standing.step}: {validation.since} validations brought no better BLEU")
     validation.finish()
 
 
@@ -209,22 +214,30 @@ def make_corpus(
 
 
 def progress_bar(training: TrainingOptions, standing: Standing) -> tqdm:
-    return tqdm(total=training.steps, initial=standing.step, unit="step", file=sys.stderr, dynamic_ncols=True)
+    shown = "{n_fmt}/{total_fmt} {bar} {remaining} left{postfix}"  # as much as 80 columns hold
+    return tqdm(total=training.steps, initial=standing.step, file=sys.stderr, dynamic_ncols=True, bar_format=shown)
 
 
 class Meter:
-    """Shows on the progress bar how the training goes."""
+    """Shows on the progress bar how the training goes, and how fast, but for what is done while it is paused."""
 
     def __init__(self, bar: tqdm):
         self.bar = bar
         self.tokens = 0
+        self.seconds = -perf_counter()  # with the time added when it stops, of training alone
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self.seconds += perf_counter()
+        yield
+        self.seconds -= perf_counter()
 
     def __call__(self, progress: Progress) -> None:
         self.tokens += progress.tokens
         self.bar.update()
         self.bar.set_postfix_str(
-            f"epoch {progress.epoch}, loss {progress.loss:.3f}, learning rate {progress.learning_rate:.1e}, "
-            f"{self.tokens / max(self.bar.format_dict['elapsed'], 1e-9):,.0f} tokens/s",
+            f"epoch {progress.epoch}, loss {progress.loss:.3f}, rate {progress.learning_rate:.1e}, "
+            f"{self.tokens / (self.seconds + perf_counter()):,.0f} tokens/s",
             refresh=False,
         )
 

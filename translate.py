@@ -131,7 +131,9 @@ def parse_arguments() -> argparse.Namespace:
     sampling.add_argument("--sample", action="store_true", help="draw translations instead of searching for the best")
     sampling.add_argument("--temperature", type=above_zero, default=1.0, metavar="T", help="below 1: more careful")
     sampling.add_argument("--top-k", type=count, metavar="K", help="draw from the K most probable subwords only")
-    sampling.add_argument("--top-p", type=probability, default=1.0, metavar="P", help="or from the few that make up P")
+    sampling.add_argument(
+        "--top-p", type=probability, default=1.0, metavar="P", help="of them, the fewest that make up P"
+    )
     sampling.add_argument("--seed", type=seed, default=1, metavar="N", help="same seed, same translations")
     options = parser.parse_args()
     changed = {name for name, value in vars(options).items() if value != parser.get_default(name)}

@@ -30,7 +30,8 @@ Measure = Callable[[str, str, str], dict[str, Any] | None]
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    raw = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(prog="benchmarks.gpu", description=__doc__, formatter_class=raw).parse_args()
     try:
         require_device("cuda")
     except DeviceError as error:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw a Transformer block, forward and backward: `python docs/figure.py` writes docs/block.svg.
+"""Draw a Transformer block, forward and backward, into docs/block.svg, or into a file of your own.
 
 A row is one step: on the left what `layers.Block` computes with pre-norm and cross-attention, on the right the
 gradient of that step. tests/docs/test_figure.py computes every formula of the picture and compares with the tape.
@@ -7,8 +7,8 @@ gradient of that step. tests/docs/test_figure.py computes every formula of the p
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Branch:
-    """A sublayer beside the residual stream: its name, its steps, and what it adds to the stream."""
+    """A sublayer beside the residual stream: its name, and its steps. The i-th adds $Y_i$ to the stream."""
 
     name: str
     steps: list[Step]
-    result: str
 
 
 HEADS, SCORES, HIDDEN, WIDTH = "(B, H, T, d)", "(B, H, T, T)", "(B, T, $D_{ff}$)", "(B, T, D)"
@@ -63,11 +62,10 @@ BRANCHES = [
                 "$dW_Q$, $dW_K$, $dW_V$",
             ),
             Step("S = c * Q @ $K^T$,  no future", SCORES, "dQ = c * dS @ K,   dK = c * $dS^T$ @ Q"),
-            Step("P = softmax(S)", SCORES, "dS = P * (dP - sum(dP * P))"),
-            Step("Y = P @ V", HEADS, "dP = dY @ $V^T$,   dV = $P^T$ @ dY"),
-            Step("A = join(Y) @ $W_O$", WIDTH, "dY = split(dA @ $W_O^T$)", "$dW_O$"),
+            Step("A = softmax(S)", SCORES, "dS = A * (dA - sum(dA * A))"),
+            Step("C = join(A @ V)", WIDTH, "dA = split(dC) @ $V^T$,   dV = $A^T$ @ split(dC)"),
+            Step("$Y_1$ = C @ $W_O$", WIDTH, "dC = $dY_1$ @ $W_O^T$", "$dW_O$"),
         ],
-        "A",
     ),
     Branch(
         "cross-attention",
@@ -79,19 +77,18 @@ BRANCHES = [
                 "dM = dK @ $W_K^T$ + dV @ $W_V^T$",
                 "$dW_K$, $dW_V$",
             ),
-            Step("Y = softmax(c * Q @ $K^T$) @ V", HEADS, "dQ, dK, dV as in self-attention"),
-            Step("C = join(Y) @ $W_O$", WIDTH, "dY = split(dC @ $W_O^T$)", "$dW_O$"),
+            Step("A = softmax(c * Q @ $K^T$)", "(B, H, T, $T_M$)", "dQ, dK as in self-attention"),
+            Step("C = join(A @ V)", WIDTH, "dA, dV as in self-attention"),
+            Step("$Y_2$ = C @ $W_O$", WIDTH, "dC = $dY_2$ @ $W_O^T$", "$dW_O$"),
         ],
-        "C",
     ),
     Branch(
         "feed-forward",
         [
             Step("U = $N_3$ @ $W_1$", HIDDEN, "$dN_3$ = dU @ $W_1^T$", "$dW_1$"),
             Step("R = max(U, 0)", HIDDEN, "dU = dR where U > 0, else 0"),
-            Step("F = R @ $W_2$", WIDTH, "dR = dF @ $W_2^T$", "$dW_2$"),
+            Step("$Y_3$ = R @ $W_2$", WIDTH, "dR = $dY_3$ @ $W_2^T$", "$dW_2$"),
         ],
-        "F",
     ),
 ]
 
@@ -235,11 +232,11 @@ def draw_branch(panel: Panel, branch: Branch, i: int, start: float) -> float:
 
     n, x = i + 1, f"$X_{i}$"
     if back:
-        into, between, out = f"$G_{n}$", f"$dN_{n}$", f"d{branch.result} = $dX_{n}$"
+        into, between, out = f"$G_{n}$", f"$dN_{n}$", f"$dY_{n}$ = $dX_{n}$"
         stream = f"$dX_{n}$" if last else f"$dX_{n}$ = $dX_{n + 1}$ + $G_{n + 1}$"
     else:
-        into, between, out = x, f"$N_{n}$", branch.result
-        stream = f"$X_{n}$ = {x} + {branch.result}   {WIDTH}"
+        into, between, out = x, f"$N_{n}$", f"$Y_{n}$"
+        stream = f"$X_{n}$ = {x} + $Y_{n}$   {WIDTH}"
     panel.text(MIDDLE + 0.15, start + LEAD / 2, into)
     panel.text(MIDDLE + 0.15, norm_top + BETWEEN / 2, between)
     panel.text(MIDDLE + 0.15, end - LEAD / 2, out)
@@ -254,4 +251,7 @@ def compact(svg: str) -> str:
 
 
 if __name__ == "__main__":
-    draw(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("block.svg"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    block = Path(__file__).with_name("block.svg")
+    parser.add_argument("path", nargs="?", metavar="FILE", type=Path, default=block, help="an .svg, .png or .pdf")
+    draw(parser.parse_args().path)

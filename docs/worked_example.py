@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
 """Write worked-example.md: multi-head attention of two tokens, forward and backward, with every number.
 
-    python docs/worked_example.py
-
 All arithmetic is in `compute`. The page shows each of its matrices, and some entries multiplied out; `work` refuses to
 write down an entry that does not come out as printed when it is computed from the numbers as printed.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 from pathlib import Path
@@ -198,4 +197,5 @@ def page(n: Numbers) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     PAGE.write_bytes(page(compute(GIVEN)).encode())

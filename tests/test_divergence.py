@@ -16,7 +16,7 @@ STEPS = (*TEXT, *SMALL, "--steps", "6", "--valid-every", "1", "--warmup", "1", "
 
 def errors_of(text):
     """The lines of standard error but those of the progress bar."""
-    return [line.strip() for line in re.split("[\r\n]", text) if line.strip() and "step/s" not in line]
+    return [line.strip() for line in re.split("[\r\n]", text) if line.strip() and "tokens/s" not in line]
 
 
 def all_finite(run):

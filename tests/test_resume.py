@@ -176,10 +176,11 @@ BEST = {0: (-math.inf, 0), 1: (1.0, 0), 2: (5.0, 0), 3: (5.0, 1), 4: (5.0, 2), 5
 
 
 @pytest.mark.parametrize(("mean", "ends"), [(4.5, ENDS), (5.5, ["with patience half gone"])])
-def test_wherever_a_run_ends_it_goes_on_to_the_same_best_and_the_same_mean(script, tmp_path, mean, ends):
+def test_wherever_a_run_ends_it_goes_on_to_the_same_best_and_the_same_mean(script, tmp_path, capsys, mean, ends):
     """And patience, which began before, ends it at the same step."""
     script.mean = mean
     assert script(*TEXT, *SMALL, *PATIENT, "--out", str(tmp_path / "whole")) == 0
+    assert "stopped after step 10: 3 validations brought no better BLEU" in capsys.readouterr().err
     files, metrics = outcome(tmp_path / "whole")
     assert [row.get("step") for row in metrics] == [2, 4, 6, 8, 10, None]
     assert {name for name in files if name.startswith("step")} == {f"step-{n:08}.safetensors" for n in (8, 10)}

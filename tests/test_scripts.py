@@ -1,14 +1,17 @@
 """train.py as a user runs it: what it writes and what it prints; and what all scripts share."""
 
+import io
 import json
 import sys
 from types import SimpleNamespace
 
 import pytest
+from tqdm import tqdm
 
 from tinytransformer.backend import cupy
 from tinytransformer.checkpoint import load_model
 from tinytransformer.data import encode_corpus, padding_share, plan_batches, read_lines, read_parallel
+from tinytransformer.progress import Progress
 
 FILES = ("config.json", "metrics.jsonl", "model.safetensors", "state.safetensors", "tokenizer.model")
 TEXT = ("--source", "train.en", "--target", "train.de")
@@ -57,10 +60,21 @@ def test_training_reports_on_standard_output_and_its_progress_on_standard_error(
         "step 4 ",
         "valid bleu",
         "4/4",
-        "learning rate",
+        ", rate ",
         "tokens/s",
     )
     assert [part for part in words if part not in errors] == []
+
+
+def test_the_meter_counts_no_time_that_it_is_paused(train_script, monkeypatch):
+    seconds = iter([10, 14, 34, 36])  # it begins, is paused, goes on, and is read
+    monkeypatch.setattr(train_script, "perf_counter", lambda: next(seconds))
+    with tqdm(total=2, file=io.StringIO()) as bar:
+        meter = train_script.Meter(bar)
+        with meter.paused():
+            pass
+        meter(Progress(step=1, epoch=1, loss=2.0, learning_rate=0.001, tokens=1200))
+        assert bar.postfix == "epoch 1, loss 2.000, rate 1.0e-03, 200 tokens/s"
 
 
 def test_the_same_command_gives_the_same_bytes(call, folder, trained):

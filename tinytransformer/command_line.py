@@ -27,8 +27,10 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         nothing = action.default is None or action.default is False or action.default == argparse.SUPPRESS
-        shown = action.option_strings and not nothing
-        return f"{action.help} (default: %(default)s)" if shown else action.help or ""
+        if nothing or not action.option_strings:
+            return action.help or ""
+        several = isinstance(action.default, list | tuple)
+        return f"{action.help} (default: {' '.join(map(str, action.default)) if several else '%(default)s'})"
 
 
 def count(text: str) -> int:

@@ -157,9 +157,9 @@ class MultiHeadAttention(Module):
 
         memory: what keys and values are made from, (B, T_key, D); x itself if None (self-attention).
         mask, causal: as in `ops.attention`.
-        cache: in self-attention it holds the tokens before, and x are the newest of T beginnings side by side, for
-            which its tree has grown, and `mask` is what that says; in cross-attention it holds the keys and values of
-            the memory after the first call.
+        cache: for decoding alone, where it keeps keys and values from step to step; cache.py explains it. In
+            self-attention they are those of the tokens before, x holds the newest tokens of T beginnings side by side,
+            and `mask` says what each of them sees. In cross-attention they are those of the memory.
         """
         query = self._split(self.query(x))
         if memory is not None and cache is not None and cache.key is not None and cache.value is not None:

@@ -153,7 +153,9 @@ def add_output_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--debug", action="store_true", help="name the operation that first yields no finite number")
     group.add_argument("--profile", action="store_true", help="print at the end where the time of the training went")
     group.add_argument("--overwrite", action="store_true", help="replace the run that stands there")
-    group.add_argument("--valid-every", type=count, metavar="N", help="steps between validations (default: a fifth)")
+    group.add_argument(
+        "--valid-every", type=count, metavar="N", help="steps between validations (default: a fifth of all)"
+    )
     group.add_argument(
         "--average", type=count, default=1, metavar="N", help="at the end keep the mean of the last N weights"
     )

@@ -167,8 +167,8 @@ class Stack(Module):
     ) -> Tensor:
         """(B, T) of token ids -> (B, T, D)
 
-        cache: of what was decoded before; the ids are then the newest of K beginnings of each sentence, (B, K), and
-            what each of them sees the cache knows, in place of `mask` and `causal`.
+        cache: for decoding alone (see cache.py). The ids are then the newest of K beginnings of each sentence, (B, K),
+            and what each of them sees the cache knows, in place of `mask` and `causal`.
         The other arguments are those of `layers.Block`.
         """
         if cache is None:
@@ -274,7 +274,7 @@ class Transformer(Module):
 
         Padding stands at the end, so the causal mask alone hides it from every real token before it.
 
-        cache: of what was decoded before; the ids are then the newest of K beginnings of each sentence, (B, K).
+        cache: for decoding alone (see cache.py). The ids are then the newest of K beginnings of each sentence, (B, K).
         """
         return self.decoder(
             target,

@@ -73,8 +73,8 @@ def mean(x):
 
 
 def softmax(S):
-    P = np.exp(S - S.max(-1, keepdims=True))
-    return P / P.sum(-1, keepdims=True)
+    e = np.exp(S - S.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
 
 
 class Picture:
@@ -115,35 +115,35 @@ class Picture:
         S = c * Q @ turned(K)
         if causal:
             S = np.where(np.tri(5, dtype=bool), S, -np.inf)
-        P = softmax(S)
-        Y = P @ V
-        A, o_back = self.product(join(Y), f"{name}.output.weight")
+        A = softmax(S)
+        C = join(A @ V)
+        Y, o_back = self.product(C, f"{name}.output.weight")
 
-        def backward(dA):
-            dY = split(o_back(dA))
-            dP, dV = dY @ turned(V), turned(P) @ dY
-            dS = P * (dP - (dP * P).sum(-1, keepdims=True))
+        def backward(dY):
+            dC = o_back(dY)
+            dA, dV = split(dC) @ turned(V), turned(A) @ split(dC)
+            dS = A * (dA - (dA * A).sum(-1, keepdims=True))
             dQ, dK = c * dS @ K, c * turned(dS) @ Q
             return q_back(join(dQ)), k_back(join(dK)) + v_back(join(dV))
 
-        return A, backward
+        return Y, backward
 
     def block(self, X0, M, dX3):
         """The left side upwards, the right side downwards: X3, dX0 and dM."""
         N1, norm1_back = self.norm(X0, "self_attention_norm")
-        A, self_back = self.attend(N1, N1, "self_attention", causal=True)
-        X1 = X0 + A
+        Y1, self_back = self.attend(N1, N1, "self_attention", causal=True)
+        X1 = X0 + Y1
         N2, norm2_back = self.norm(X1, "cross_attention_norm")
-        C, cross_back = self.attend(N2, M, "cross_attention", causal=False)
-        X2 = X1 + C
+        Y2, cross_back = self.attend(N2, M, "cross_attention", causal=False)
+        X2 = X1 + Y2
         N3, norm3_back = self.norm(X2, "feed_forward_norm")
         U, expand_back = self.product(N3, "feed_forward.expand.weight")
         R = np.maximum(U, 0)
-        F, contract_back = self.product(R, "feed_forward.contract.weight")
-        X3 = X2 + F
+        Y3, contract_back = self.product(R, "feed_forward.contract.weight")
+        X3 = X2 + Y3
 
-        dF = dX3
-        dR = contract_back(dF)
+        dY3 = dX3
+        dR = contract_back(dY3)
         dU = np.where(U > 0, dR, 0)
         dX2 = dX3 + norm3_back(expand_back(dU))
         dN2, dM = cross_back(dX2)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import textwrap
 
 import numpy as np
 
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tinytransformer.gradcheck",
         description=__doc__,
-        epilog=f"The operations: {', '.join(sorted(OPS))}.",
+        epilog=textwrap.fill(f"The operations: {', '.join(sorted(OPS))}.", 99),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--op", metavar="NAME", action="append", help="check this operation only; may be repeated")
@@ -99,7 +100,8 @@ def print_breakages(names: list[str], seed: int) -> int:
         totals += counts
         notes += [f"exempt: {name}, {breakage.label}: {breakage.exemption}" for breakage in exempt]
         missed += [f"UNCAUGHT: {name}, {breakage.label}" for breakage in uncaught]
-    print("", *notes, *missed, sep="\n")
+    if notes or missed:
+        print("", *notes, *missed, sep="\n")
     print(f"\n{totals[0]} breakages planted, {totals[1]} caught, {totals[2]} exempt, {len(missed)} uncaught")
     return 1 if missed else 0
 

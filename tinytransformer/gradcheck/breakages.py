@@ -1,8 +1,9 @@
 """Gradients broken on purpose: a checker is worth something only if it notices.
 
 Every operation is built anew around its own array code, with a backward that spoils what the right one returns.
-Some breakages fit any gradient (`EVERYWHERE`); the others (`BY_HAND`) are mistakes that derivations really
-invite, such as a forgotten term. Each has to make at least one case fail, unless `EXEMPT` says why none can.
+Some breakages fit any gradient (`EVERYWHERE`); others (`BY_HAND`) are mistakes that derivations really invite, such as
+a forgotten term; and where an input was stretched, the sum that undoes it is left out. Each has to make at least one
+case fail, unless `EXEMPT` says why none can.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from tinytransformer.gradcheck.exercise import backward_in, complete, operation_
 
 TITLE = '''"""Find the fault in {name}.
 
-The operation is that of tinytransformer/ops, but for one fault in the code of `backward`. The derivation is right.
-Hold the one against the other, line by line; repair the line that is wrong; and have it graded:
+The operation is that of tinytransformer/ops, but for one fault in the code of `backward`: a line is wrong, or missing.
+The derivation is right. Hold the one against the other, line by line; repair what is wrong; and have it graded:
 
     python exercises.py {name} --find
 """

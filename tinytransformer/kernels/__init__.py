@@ -6,8 +6,8 @@ So on a GPU the operations that cost a step most are handed over here, whole. Th
 and `tape.py` say what is computed and why. Here the same is computed, but for which elements dropout drops and for a
 NaN among hidden scores; and the same gradient checks hold for both.
 
-Each file of Python stands beside one in CUDA C++, with the kernels that it starts: begin with common.cu and layer_norm.
-launch.py compiles them; products.py asks cuBLAS for what CuPy does not.
+Each file of Python stands beside one in CUDA C++, with the kernels that it starts: begin with common.cu, columns.cu
+and layer_norm. launch.py compiles them; products.py asks cuBLAS for what CuPy does not.
 """
 
 from tinytransformer.kernels.adam import move

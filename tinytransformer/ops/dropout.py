@@ -19,7 +19,7 @@ def dropout(x, *, rate, generator=None):
         y = m * x
 
     Without a generator nothing is dropped and y = x: so a model drops out exactly when it is handed one. r is `rate`
-    rounded to a whole number of 256ths, since one random byte decides over each element; see `dropout_mask`.
+    rounded to a whole number of 256ths, from 1 to 255, since one random byte decides over each element.
 
     Backward. m does not depend on x, so y' = m * x':
 

@@ -69,8 +69,9 @@ def max_last(x: Array) -> Array:
 def is_moderate(scores: Array) -> bool:
     """Return whether e^scores neither overflows nor vanishes, even summed up, so that no maximum has to be taken out.
 
-    It is enough to ask this of the largest score of every row: what vanishes beside it may.
-    To find that out is cheap on a CPU, for all scores at once; on a GPU the answer would have to be waited for.
+    scores: all, or only the largest of every row, which is enough: what vanishes beside that may.
+
+    To find it out is cheap on a CPU; on a GPU the answer would have to be waited for.
     """
     if is_on_gpu(scores):
         return False
