@@ -22,6 +22,7 @@ from tinytransformer.gradcheck.exercise import ExerciseError, exercise, operatio
 from tinytransformer.gradcheck.faults import plant
 from tinytransformer.gradcheck.grade import Mark, UnwrittenError, grade
 from tinytransformer.tensor import OPS
+from tinytransformer.writing import write_atomically
 
 FOLDER = Path(__file__).resolve().parent / "exercises"
 
@@ -83,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         return print_grade(path, options.name, hints=not options.find)
     path.parent.mkdir(exist_ok=True)
     text = plant(options.name, options.seed) if options.find else exercise(options.name)
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text.encode())
     task = "repair the one line that is wrong or missing" if options.find else "write `backward`"
     print(f"Written: {shown(path)}. Now {task}.\nThe same command again will have it graded.")
     return 0

@@ -8,7 +8,7 @@ import math
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
 
@@ -37,6 +37,7 @@ from tinytransformer.run_directory import (
     Checkpoint,
     begin_run,
     options_of_run,
+    require_begun,
     require_no_run,
     require_same_model,
 )
@@ -57,7 +58,7 @@ TOY_FILES = {
 
 
 def main() -> None:
-    with errors_in_one_line("train.py"):
+    with errors_in_one_line("train.py"), ExitStack() as stack:
         options = parse_arguments()
         if options.source is None:
             vars(options).update(TOY_FILES)
@@ -66,6 +67,8 @@ def main() -> None:
         if not options.summary:
             require_writable(options.out)
             if options.resume:
+                require_begun(options.out)
+                stack.enter_context(only_writer(options.out))  # or what is read here might be replaced meanwhile
                 options = options_of_run(options)
             else:
                 require_no_run(options)
@@ -154,10 +157,11 @@ def train_and_save(
         except NonFiniteError as error:
             checkpoint.save()
             raise TrainingError(f"step {standing.step + 1}: {error}") from None
+        if interrupted():
+            checkpoint.save()
         if options.profile:
             tqdm.write(f"{profile.table()}\n", file=sys.stdout)
         if interrupted():
-            checkpoint.save()
             say(f"interrupted after step {standing.step}; to go on: {to_go_on}")
         elif standing.step < training.steps:
             say(f"stopped after step {standing.step}: {validation.since} validations brought no better BLEU")

@@ -8,7 +8,6 @@ import codecs
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -26,6 +25,7 @@ from tinytransformer.command_line import (
 )
 from tinytransformer.data import DataError
 from tinytransformer.decoding import Sampling
+from tinytransformer.tokenizer import LONGEST_PIECE
 from tinytransformer.translation import Search, Translator
 
 # How much of standard input is read before it is translated.
@@ -42,7 +42,8 @@ def main() -> None:
         sentences = [decode(os.fsencode(text), number) for number, text in enumerate(options.text, start=1)]
         first = 1
         at_once = 1 if options.line_buffered or (sys.stdin and sys.stdin.isatty()) else LINES_AT_ONCE
-        for lines in [sentences] if sentences else lines_of_standard_input(at_once):
+        most = LONGEST_PIECE * translator.longest
+        for lines in [sentences] if sentences else lines_of_standard_input(at_once, most):
             print_translations(translator, lines, first, options)
             first += len(lines)
 
@@ -72,12 +73,15 @@ def search_of(options: argparse.Namespace, first: int) -> Search:
     return Search(options.beam, options.alpha, options.max_length, options.n_best or 1)
 
 
-def lines_of_standard_input(lines_at_once: int) -> Iterator[list[str]]:
-    """Yield the lines, some at a time, so that memory does not grow with their number. Only "\\n" ends a line."""
+def lines_of_standard_input(lines_at_once: int, most: int) -> Iterator[list[str]]:
+    """Yield the lines, some at a time, so that memory does not grow with their number. Only "\\n" ends a line.
+
+    most: of a longer line so many bytes, which hold more subwords than are translated.
+    """
     if sys.stdin is None:
         raise DataError("standard input is closed")
     some, size = [], 0
-    for number, line in enumerate(bytes_of_standard_input(sys.stdin), start=1):
+    for number, line in enumerate(bytes_of_standard_input(sys.stdin, most), start=1):
         size += len(line)
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)  # a byte order mark is no text
@@ -89,11 +93,22 @@ def lines_of_standard_input(lines_at_once: int) -> Iterator[list[str]]:
         yield some
 
 
-def bytes_of_standard_input(stream: TextIO) -> Iterator[bytes]:
+def bytes_of_standard_input(stream: TextIO, most: int) -> Iterator[bytes]:
+    """Yield each line, or of one that has more than `most` bytes, its beginning."""
     try:
-        yield from stream.buffer
+        while line := stream.buffer.readline(most):
+            rest = line
+            while len(rest) == most and not rest.endswith(b"\n"):
+                rest = stream.buffer.readline(most)
+            yield line if rest is line else without_half_a_character(line)
     except OSError as error:
         raise DataError(f"standard input: {error.strerror}") from None
+
+
+def without_half_a_character(line: bytes) -> bytes:
+    """Take off the last character, which may have been cut: in UTF-8 all its bytes but the first begin with 10."""
+    last = next((i for i in range(1, 5) if line[-i] & 0b1100_0000 != 0b1000_0000), 1)
+    return line[:-last]
 
 
 def decode(line: bytes, number: int) -> str:
@@ -106,8 +121,7 @@ def decode(line: bytes, number: int) -> str:
 
 
 def warn(message: str) -> None:
-    with suppress(OSError):  # the translation matters more
-        print(f"translate.py: warning: {message}", file=sys.stderr)
+    print(f"translate.py: warning: {message}", file=sys.stderr)
 
 
 def parse_arguments() -> argparse.Namespace:

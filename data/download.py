@@ -215,7 +215,9 @@ def main() -> None:
             folder, base = arguments.out or DATA / arguments.pair, arguments.base_url or TATOEBA_HOME
             download_tatoeba(folder, base, arguments.overwrite, arguments.pair, arguments.sha256)
     except (DownloadError, OSError) as error:
-        message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        message = str(error)
+        if isinstance(error, OSError):
+            message = f"{error.filename or 'standard output'}: {error.strerror}"
         # What a server says may hold line breaks and other control characters.
         sys.exit("download.py: error: " + "".join(c if c.isprintable() else " " for c in message))
     except KeyboardInterrupt:

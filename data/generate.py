@@ -156,7 +156,7 @@ def main() -> None:
     try:
         write_corpus(make_corpus(random.Random(SEED), SPLIT_SIZES), folder)
     except OSError as error:
-        sys.exit(f"generate.py: error: {error.filename}: {error.strerror}")
+        sys.exit(f"generate.py: error: {error.filename or folder}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def sha256(content: bytes) -> str:
 def read_all(stream: IO[bytes] | gzip.GzipFile, name: str) -> bytes:
     """Read a stream to its end, if that comes before LIMIT."""
     content = bytearray()
-    live = sys.stderr.isatty()
+    live = sys.stderr is not None and sys.stderr.isatty()
     try:
         while chunk := stream.read(1 << 16):
             content += chunk
@@ -92,12 +92,17 @@ def unpack_zip(content: bytes, member: str, url: str) -> bytes:
 
 
 def write_files(folder: Path, contents: dict[str, bytes]) -> None:
-    """Write files beside their places, and move them there when all are whole."""
+    """Write files beside their places, and move them there when all are whole.
+
+    The last is away while they are moved: where it stands, all the others belong to it.
+    """
+    *_, last = contents
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as beside:
             for name, content in contents.items():
                 (Path(beside) / name).write_bytes(content)
+            (folder / last).unlink(missing_ok=True)
             for name in contents:
                 os.replace(Path(beside) / name, folder / name)
     except OSError as error:

@@ -1,6 +1,8 @@
 """What the scripts share: arguments, help, errors in one line, and work that is saved before it ends."""
 
 import argparse
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -112,6 +114,7 @@ ERRORS = {
         MemoryError("Unable to allocate 7 GiB"),
         "x.py: error: there is not enough memory: Unable to allocate 7 GiB",
     ),
+    "memory, no more said": (MemoryError(), "x.py: error: there is not enough memory"),
     "memory of a GPU": (
         RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"),
         "x.py: error: there is not enough memory: CUBLAS_STATUS_ALLOC_FAILED",
@@ -181,6 +184,32 @@ def test_help_for_which_the_reader_has_not_waited(monkeypatch):
     assert caught.value.code == 141
 
 
+class Full(io.StringIO):
+    """A stream whose disk is full."""
+
+    def write(self, *text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    flush = write
+
+
+def test_work_goes_on_where_standard_error_fails(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", stream := Full())
+    with errors_in_one_line("x.py"):
+        print("note", file=sys.stderr, flush=True)
+        assert sys.stderr.isatty() == stream.isatty()
+        print("result")
+    assert capsys.readouterr().out == "result\n"
+
+
+def test_where_the_current_directory_is_gone(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit, match=r"^x.py: error: the current directory is gone$"), errors_in_one_line("x.py"):
+        pass
+
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -211,6 +240,16 @@ def test_work_can_be_saved_before_it_ends(handlers, number):
     assert saved == [False, True]
     assert caught.value.code == 128 + number
     assert handlers() == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_the_shell_ignores_stays_ignored(handlers, number):
+    """As Ctrl-C for what it has put into the background."""
+    mine = signal.signal(number, signal.SIG_IGN)
+    with interruptible() as interrupted:
+        signal.raise_signal(number)
+        assert not interrupted()
+    assert signal.signal(number, mine) == signal.SIG_IGN
 
 
 def test_without_a_signal_nothing_ends(handlers):

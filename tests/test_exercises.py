@@ -1,7 +1,9 @@
 """The exercises: whole and solvable for every operation, and graded as gradcheck would."""
 
 import ast
+import errno
 import inspect
+import os
 
 import pytest
 from attempts import answered, answered_rightly, body_lines, is_solved
@@ -179,6 +181,33 @@ def test_a_file_that_cannot_be_read_is_said_in_a_line(capsys, folder, monkeypatc
     (folder / "exp.py").write_bytes(b"\xff\xfe")
     assert run(capsys, "exp") == (1, "exercises/exp.py\n\n  it is not UTF-8\n")
     assert "  it cannot be read: " in run(capsys, "log")[1]
+
+
+def test_an_exercise_that_cannot_be_written_is_named_and_not_begun(folder, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        exercises.main(["softmax"])
+    assert caught.value.filename == str(folder / "softmax.py")
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from tinytransformer.ops import relu as negate",
+        "from tinytransformer.ops import negate",
+        "from tinytransformer.tensor import op\n@op\ndef other(x):\n    return -x, lambda dy: (-dy,)\nnegate = other",
+    ],
+)
+def test_another_operation_is_no_answer(capsys, folder, text):
+    folder.mkdir()
+    (folder / "negate.py").write_text(text)
+    code, out = run(capsys, "negate")
+    assert code == 1
+    assert "it defines no operation 'negate'" in out
 
 
 def test_find_is_graded_without_hints(capsys, folder):

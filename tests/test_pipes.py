@@ -32,6 +32,7 @@ TEXTS = {
     "no newline at the end": (b"Dog.\nDog.", 2, []),
     "nothing": (b"", 0, []),
     "a line of a megabyte": (f"Dog.\n{LONG}\nDog.\n".encode(), 3, []),
+    "cut in a character, far behind": (b"a" + "\u00fc".encode() * 600_000 + b"\nDog.\n", 2, []),
     "a megabyte without a space": (b"a" * 1_000_000 + b"\nDog.\n", 2, []),
     "a megabyte of spaces": (b" " * 1_000_000 + b"\nDog.\n", 2, []),
     "empty lines": (b"\n" * 100_000, 100_000, []),
@@ -170,10 +171,11 @@ class Input(io.RawIOBase):
         self.lines = iter(lines)
         self.read_so_far = 0
 
-    def __iter__(self):
-        for line in self.lines:
-            self.read_so_far += len(line)
-            yield line
+    def readline(self, size=-1):
+        line = next(self.lines, b"")
+        assert len(line) < size
+        self.read_so_far += len(line)
+        return line
 
 
 @pytest.mark.parametrize(
@@ -202,3 +204,30 @@ def test_no_more_is_read_than_is_translated_at_once(folder, model, monkeypatch, 
     script.main()
     assert done == len(line) * 3000
     assert max(behind) == most or (max(behind) <= most and len(line) > 5)
+
+
+def test_of_a_long_line_no_more_is_held_than_its_beginning():
+    """And no part of it counts as a line, however its end lies to the pieces it is read in."""
+    module, asked = load_script("translate.py"), []
+
+    class Stream(io.BytesIO):
+        def readline(self, size):
+            asked.append(size)
+            return super().readline(size)
+
+    for length in range(30):
+        stream = SimpleNamespace(buffer=Stream(b"a" * length + b"\nshort\n\n" + b"b" * length))
+        first, second, third, *last = module.bytes_of_standard_input(stream, 8)
+        assert first == (b"a" * 7 if length > 7 else b"a" * length + b"\n")
+        assert (second, third) == (b"short\n", b"\n")
+        assert last == ([b"b" * min(length, 7)] if length else [])
+    assert set(asked) == {8}
+
+
+@pytest.mark.parametrize("character", ["a", "\u00fc", "\u20ac", "\U0001f467"])
+def test_half_a_character_is_none(character):
+    cut = load_script("translate.py").without_half_a_character
+    whole = character.encode()
+    for end in range(1, len(whole) + 1):
+        assert cut(b"Dog." + whole[:end]) == b"Dog."
+    assert cut(b"\x80" * 9) == b"\x80" * 8  # no UTF-8 at all

@@ -1,5 +1,6 @@
-"""A run that was left off goes on as if it had not been: its state on disk, the script wherever it ends, and a user."""
+"""A run that was left off goes on as if it had not been: the script wherever it ends, and a user."""
 
+import io
 import json
 import math
 import os
@@ -11,77 +12,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import safetensors.numpy
 
 from tinytransformer import run_directory, validation
-from tinytransformer.checkpoint import CheckpointError, load_state, save_state
-from tinytransformer.optim import Adam
 
 ROOT = Path(__file__).parent.parent
-
-COUNTERS = {"step": 7, "loss_sum": 0.1 + 0.2, "token_sum": 12345678901234567, "best": -math.inf, "since": 3}
-
-
-def state(make_model, value, width=16):
-    """Return an optimizer in which every number is another."""
-    optimizer = Adam(make_model(12, dtype=np.float32, feed_forward_width=width).parameters)
-    for i, array in enumerate((optimizer.parameters.data, optimizer.m, optimizer.v)):
-        array[...] = value + i + np.arange(array.size, dtype=np.float32) / 7
-    return optimizer
-
-
-def parts(optimizer):
-    return [array.tobytes() for array in (optimizer.parameters.data, optimizer.m, optimizer.v)], optimizer.step
-
-
-def test_a_state_is_read_back_bit_for_bit(tmp_path, make_model):
-    """Counters as well: fractions, numbers beyond 2^53, infinity."""
-    optimizer, other = state(make_model, 1.0), state(make_model, 5.0)
-    optimizer.step = 7
-    save_state(tmp_path, optimizer, COUNTERS)
-    assert load_state(tmp_path, other) == COUNTERS
-    assert parts(other) == parts(optimizer)
-
-
-def written(path, optimizer, counters="{}", **arrays):
-    """Write a state as it should not be; None leaves something out."""
-    full = {"parameters": optimizer.parameters.data, "m": optimizer.m, "v": optimizer.v, **arrays}
-    metadata = None if counters is None else {"counters": counters}
-    safetensors.numpy.save_file({n: a for n, a in full.items() if a is not None}, path, metadata)
-
-
-WHOLE = json.dumps(COUNTERS)
-BAD_STATES = {
-    "missing": lambda path, _: path.unlink(),
-    "half": lambda path, _: path.write_bytes(path.read_bytes()[:-100]),
-    "no safetensors file": lambda path, _: path.write_bytes(b"PK\3\4" + bytes(2000)),
-    "another size": lambda path, make: written(path, state(make, 9.0, width=24), WHOLE),
-    "another type": lambda path, make: written(path, o := state(make, 9.0), WHOLE, v=o.v.astype(np.float64)),
-    "no m": lambda path, make: written(path, state(make, 9.0), WHOLE, m=None),
-    "no counters": lambda path, make: written(path, state(make, 9.0), None),
-    "counters are no JSON": lambda path, make: written(path, state(make, 9.0), "{"),
-    "counters are a list": lambda path, make: written(path, state(make, 9.0), "[7]"),
-    "a counter is missing": lambda path, make: written(path, state(make, 9.0), '{"since": 3}'),
-}
-
-
-TABLE = [pytest.param(damage, id=name) for name, damage in BAD_STATES.items()]
-
-
-@pytest.mark.parametrize("damage", TABLE)
-def test_a_wrong_state_is_refused_and_nothing_of_it_is_taken(tmp_path, make_model, damage):
-    optimizer, path = state(make_model, 1.0), tmp_path / "state.safetensors"
-    save_state(tmp_path, optimizer, COUNTERS)
-    damage(path, make_model)
-    before = parts(optimizer)
-    with pytest.raises(CheckpointError) as caught:
-        load_state(tmp_path, optimizer)
-    assert str(caught.value).startswith(str(path))
-    assert "\n" not in str(caught.value)
-    assert parts(optimizer) == before
-
 
 TEXT = ("--source", "train.en", "--target", "train.de", "--valid-source", "valid.en", "--valid-target", "valid.de")
 SMALL = ("--batch-tokens", "400", "--vocab-size", "350", "--dropout", "0.2", "--replicas", "1", "--beam", "2")
@@ -192,6 +128,53 @@ def test_wherever_a_run_ends_it_goes_on_to_the_same_best_and_the_same_mean(scrip
         assert (counters["step"], (counters["best"], counters["since"])) == (saved, BEST[saved // 2]), name
         assert script("--resume", "--out", str(run)) == 0
         assert outcome(run) == (files, metrics), name
+
+
+def test_ctrl_c_saves_where_nobody_reads_standard_error_any_more(script, tmp_path, monkeypatch):
+    """As it ends `train.py 2>&1 | tee log`: first the reader, then this."""
+    read, write = os.pipe()
+    os.close(read)
+    with io.TextIOWrapper(open(write, "wb", buffering=0), encoding="utf-8", write_through=True) as gone:
+        monkeypatch.setattr(sys, "stderr", gone)
+        assert script(*TEXT, *SMALL, *PATIENT, "--out", str(tmp_path), end=("Ctrl-C", 3)) == 130
+    assert state_of(tmp_path)["step"] == 3
+
+
+def shortened(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "words"),
+    [
+        ("model.safetensors", Path.unlink, " does not exist; "),
+        ("model.safetensors", shortened, ": Error while deserializing header: "),
+        ("step-00000004.safetensors", shortened, ": Error while deserializing header: "),
+    ],
+)
+def test_the_weights_for_the_end_are_looked_at_before_the_training_goes_on(script, tmp_path, name, damage, words):
+    assert script(*TEXT, *SMALL, *PATIENT, "--out", str(tmp_path), end=("Ctrl-C", 5)) == 130
+    damage(tmp_path / name)
+    assert script("--resume", "--out", str(tmp_path), end=("power", 6)).startswith(
+        f"train.py: error: {tmp_path / name}{words}"
+    )
+
+
+def test_a_run_is_held_from_before_its_record_is_read(script, tmp_path, monkeypatch):
+    """Else another might take its place meanwhile, and be written over."""
+    assert script(*TEXT, *SMALL, *PATIENT, "--out", str(tmp_path), end=("Ctrl-C", 1)) == 130
+    held = []
+    read = script.module.options_of_run
+    monkeypatch.setattr(script.module, "options_of_run", lambda o: held.append(is_held(tmp_path)) or read(o))
+    monkeypatch.setattr(script.module, "train", lambda *_, **__: held.append(is_held(tmp_path)))
+    script("--resume", "--out", str(tmp_path))
+    assert held == [True, True]
+    assert not is_held(tmp_path)
+
+
+def is_held(directory):
+    ask = f"from tinytransformer.writing import *; only_writer(Path({str(directory)!r})).__enter__()"
+    return b"another training" in subprocess.run([sys.executable, "-c", ask], capture_output=True, cwd=ROOT).stderr
 
 
 @pytest.mark.parametrize(("seconds", "step"), [(0, 8), (3600, 0)])

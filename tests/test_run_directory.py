@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinytransformer.options import parse_arguments
-from tinytransformer.run_directory import begin_run, options_of_run, require_same_model
+from tinytransformer.run_directory import begin_run, options_of_run, require_same_model, written_in
 from tinytransformer.transformer import TransformerConfig
 from tinytransformer.validation import Validation
 
@@ -117,3 +117,10 @@ def test_files_that_are_no_weights_of_a_validation_stay(tmp_path):
         (tmp_path / name).touch()
     Validation(tmp_path, argparse.Namespace(), None, print, average=2).forget_after(2)
     assert {path.name for path in tmp_path.iterdir()} == {*names, "metrics.jsonl"}
+
+
+def test_a_link_that_leads_nowhere_counts_as_written(tmp_path):
+    """So a new run takes it away, and writes nothing where it leads."""
+    (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "notes.txt").touch()
+    assert written_in(tmp_path) == [tmp_path / "metrics.jsonl"]

@@ -2,12 +2,14 @@
 
 import io
 import re
+from types import SimpleNamespace
 
 import pytest
 import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tinytransformer import tokenizer as tokenizer_module
 from tinytransformer.data import read_lines
 from tinytransformer.tokenizer import Tokenizer, VocabularyError
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
@@ -149,3 +151,25 @@ def test_no_line_of_real_corpora_is_changed(corpora, multi30k):
     _, german, tokenizer = multi30k
     for line in [*german, *read_lines(corpora / "anki-fra-eng" / "fra.txt")]:
         assert tokenizer.decode(tokenizer.encode(line)) == line
+
+
+def test_a_vocabulary_too_large_to_be_read_again_is_refused(toy_text, monkeypatch):
+    monkeypatch.setattr(tokenizer_module, "LARGEST", 1000)
+    with pytest.raises(VocabularyError, match="a vocabulary of 400 would make a file of more than 1,000 bytes"):
+        Tokenizer.train(toy_text[0], 400)
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [
+        ("SentencePieceTrainer", lambda model: Tokenizer.train(["a"], 400)),
+        ("SentencePieceProcessor", Tokenizer),
+    ],
+)
+def test_want_of_memory_is_no_fault_of_the_vocabulary(tokenizer, monkeypatch, name, use):
+    def exhausted(*_, **__):
+        raise RuntimeError("std::bad_alloc")
+
+    monkeypatch.setattr(sentencepiece, name, SimpleNamespace(train=exhausted) if "Trainer" in name else exhausted)
+    with pytest.raises(RuntimeError, match="bad_alloc"):
+        use(tokenizer.model)

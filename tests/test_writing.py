@@ -41,6 +41,12 @@ def test_a_directory_that_may_not_be_written_into_is_named(tmp_path, monkeypatch
     assert [(str(path), mode) for path, mode in asked] == [(str(tmp_path), os.W_OK)]
 
 
+def test_a_link_that_leads_nowhere_is_in_the_way(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "not mounted")
+    with pytest.raises(WritingError, match="run is not a directory"):
+        require_writable(tmp_path / "run")
+
+
 def fail(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -26,7 +26,8 @@ Array = Any  # numpy.ndarray or cupy.ndarray; the two share their methods but no
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("float32", "tf32")
 NO_DEVICE = 100  # cudaErrorNoDevice, of CUDA's runtime
-NO_MEMORY = ("ALLOC_FAILED", "MemoryAllocation")  # as in CUBLAS_STATUS_ALLOC_FAILED, cudaErrorMemoryAllocation
+# As in CUBLAS_STATUS_ALLOC_FAILED, cudaErrorMemoryAllocation, std::bad_alloc.
+NO_MEMORY = ("ALLOC_FAILED", "MemoryAllocation", "bad_alloc")
 
 
 class DeviceError(RuntimeError):
@@ -105,10 +106,10 @@ def set_precision(precision: str) -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that memory has run out, on the host or on a GPU.
 
-    CuPy's own is a MemoryError; where one of CUDA's libraries finds none left, only its text tells.
+    CuPy's own is a MemoryError; where a library in C++, such as CUDA's, finds none left, only its text tells.
     """
-    of_cuda = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
-    return of_cuda or isinstance(error, MemoryError)
+    of_library = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    return of_library or isinstance(error, MemoryError)
 
 
 def cores(x: Array) -> int:

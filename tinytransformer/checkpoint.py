@@ -139,17 +139,22 @@ def load_config(directory: Path) -> RunConfig:
 
 def load_weights(path: Path, model: Transformer) -> None:
     """Copy the weights that `path` holds into `model`. Raises: CheckpointError that names the file."""
+    model.parameters.load(require_weights(path, model))
+
+
+def require_weights(path: Path, model: Transformer) -> dict[str, np.ndarray]:
+    """Return the weights that `path` holds by name. Raises: CheckpointError unless they are whole, and fit `model`."""
     _require_there(path)
     with _refused(path):
         arrays, metadata = read_arrays(path, model.parameters.shapes(), model.parameters.data.dtype)
         if metadata.get("sha256") not in (None, digest(arrays)):
             raise ValueError(CHANGED)
-        model.parameters.load(arrays)
+    return arrays
 
 
 def _require_there(weights: Path) -> None:
     if not weights.exists():
-        raise CheckpointError(f"{weights} does not exist; no validation was reached yet")
+        raise CheckpointError(f"{weights} does not exist; it is written by the first validation")
 
 
 def require_held(path: Path, shape: TransformerConfig, *, copies: int = 1) -> None:

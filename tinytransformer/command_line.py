@@ -9,8 +9,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 from tinytransformer.backend import DeviceError, is_out_of_memory
 from tinytransformer.checkpoint import CheckpointError
@@ -120,7 +121,8 @@ def _number(text: str) -> float:
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Give a function that says whether Ctrl-C was pressed, or an end asked for (SIGTERM), so that work can be saved.
 
-    The second time ends the program at once.
+    The second time ends the program at once. What the shell has told the program to ignore, as that of a job in the
+    background, stays so.
     """
     received: list[int] = []
 
@@ -129,7 +131,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             os._exit(128 + number)
         received.append(number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield lambda: bool(received)
     finally:
@@ -139,18 +142,48 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         sys.exit(128 + received[0])
 
 
-@contextmanager
-def errors_in_one_line(script: str) -> Iterator[None]:
-    """Turn an error that the user can mend into one line on standard error, and exit with status 1.
+class _Heedless:
+    """Standard error, or what is left of it: where nobody reads it any more, or its disk is full, work goes on."""
 
-    Standard output is UTF-8, and has been written when the block is left.
-    """
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _prepare_streams(script: str) -> None:
+    """See to what the shell has left open, and exit where nothing can be done."""
     if sys.stderr is None:  # closed; what is said must not go to standard output instead
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if not isinstance(sys.stderr, _Heedless):
+        sys.stderr = _Heedless(sys.stderr)
     if sys.stdout is None:
         sys.exit(f"{script}: error: standard output is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    try:
+        os.getcwd()
+    except OSError:
+        sys.exit(f"{script}: error: the current directory is gone")
+
+
+@contextmanager
+def errors_in_one_line(script: str) -> Iterator[None]:
+    """Turn an error that the user can mend into one line on standard error, and exit with status 1.
+
+    Standard output is UTF-8, and has been written when the block is left. An error of standard error is none.
+    """
+    _prepare_streams(script)
     try:
         try:
             yield
@@ -171,7 +204,8 @@ def errors_in_one_line(script: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        sys.exit(f"{script}: error: there is not enough memory: {in_one_line(error)}")
+        reason = in_one_line(error)
+        sys.exit(f"{script}: error: there is not enough memory{f': {reason}' if reason else ''}")
     except BrokenPipeError:  # whoever read it has gone
         _abandon_output()
         sys.exit(128 + 13)  # as if SIGPIPE had ended it, as it ends other filters

@@ -78,11 +78,13 @@ class Checkpoint:
             half.unlink()
         self.validation.forget_after(self.standing.step)
         self.validation.settle()
+        self.validation.require_kept()
 
 
 def written_in(directory: Path, ending: str = "") -> list[Path]:
     """Return what a run has written into `directory`; with the ending BESIDE, what it has not written to the end."""
-    return [path for pattern in FILES for path in directory.glob(pattern + ending)]
+    names = sorted(directory.iterdir()) if directory.is_dir() else []
+    return [path for pattern in FILES for path in names if path.match(pattern + ending)]  # links that lead nowhere, too
 
 
 def require_no_run(options: argparse.Namespace) -> None:
@@ -110,10 +112,15 @@ def begin_run(options: argparse.Namespace, translator: Translator, texts: str, c
     save_config(options.out, config)
 
 
+def require_begun(directory: Path) -> None:
+    """Raise CheckpointError unless `directory` holds a run that can be resumed."""
+    if not (directory / "config.json").exists():
+        raise CheckpointError(f"{directory} holds no run that has begun, so there is none to --resume")
+
+
 def options_of_run(options: argparse.Namespace) -> argparse.Namespace:
     """Return the options that the run in `options.out` began with."""
-    if not (options.out / "config.json").exists():
-        raise CheckpointError(f"{options.out} holds no run that has begun, so there is none to --resume")
+    require_begun(options.out)
     record = load_config(options.out).training
     texts = record.pop("texts", None)
     if record.keys() != vars(options).keys() - NOT_RECORDED or not isinstance(texts, str):

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import sentencepiece
 
-from tinytransformer.reading import read_bytes
+from tinytransformer.backend import is_out_of_memory
+from tinytransformer.reading import LARGEST, read_bytes
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
 
 LONGEST_PIECE = 1000  # bytes, with its score and kind; `Tokenizer.train` makes none above 16 characters
@@ -45,8 +46,11 @@ class Tokenizer:
         _require_plain(model)
         try:
             self._pieces = sentencepiece.SentencePieceProcessor(model_proto=model)
-            self._texts: list[str] = self._pieces.decode([[i] for i in range(len(self))])
-        except (RuntimeError, UnicodeDecodeError):
+            # One by one: for a list of them it would start threads, which fail or abort where memory is short.
+            self._texts: list[str] = [self._pieces.decode([i]) for i in range(len(self))]
+        except (RuntimeError, UnicodeDecodeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise VocabularyError(DAMAGED) from None
         found = (self._pieces.pad_id(), self._pieces.unk_id(), self._pieces.bos_id(), self._pieces.eos_id())
         if found != (PAD, UNKNOWN, BEGIN, END):
@@ -81,7 +85,11 @@ class Tokenizer:
                 minloglevel=2,
             )
         except (RuntimeError, ValueError) as error:  # ValueError: a size that no 32-bit number holds
+            if is_out_of_memory(error):
+                raise
             raise VocabularyError(_explain(size, str(error))) from None
+        if model.tell() > LARGEST:
+            raise VocabularyError(f"a vocabulary of {size} would make a file of more than {LARGEST:,} bytes")
         return cls(model.getvalue())
 
     @classmethod

@@ -11,6 +11,7 @@ from tinytransformer.checkpoint import (
     append_metrics,
     average_weights,
     load_weights,
+    require_weights,
     save_weights,
 )
 from tinytransformer.data import Corpus
@@ -91,6 +92,12 @@ class Validation:
             save_weights(self.directory / "model.safetensors", self.translator.model)
         else:
             load_weights(self.directory / "model.safetensors", self.translator.model)
+
+    def require_kept(self) -> None:
+        """Raise CheckpointError unless all weights that `finish` will ask for are there, and as they were written."""
+        best = [self.directory / "model.safetensors"] if self.best > -math.inf else []
+        for path in [*best, *self._named_by_step("step")]:
+            require_weights(path, self.translator.model)
 
     def forget_after(self, step: int) -> None:
         """Take back what was written after `step`, so that a run which goes on from there writes it again."""

@@ -29,7 +29,7 @@ class WritingError(RuntimeError):
 def require_writable(directory: Path) -> None:
     """Raise WritingError unless `directory` can be written into, or made; nothing is made yet."""
     existing = directory
-    while not existing.exists() and existing != existing.parent:
+    while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
         raise WritingError(f"{existing} is not a directory")
@@ -42,11 +42,12 @@ def only_writer(directory: Path) -> Iterator[None]:
     """Hold `directory` inside the block, so that no other process that asks may write into it.
 
     The system holds the lock, on the directory itself: it ends with the process, however that ends, and leaves no file
-    behind. Where there is no such lock, as on Windows and some network drives, nothing is held.
+    behind. Where there is no such lock, as on Windows and some network drives, nothing is held. Within such a block
+    another changes nothing.
 
     Raises: WritingError if another process holds it.
     """
-    if fcntl is None:
+    if fcntl is None or directory in _held:
         yield
         return
     descriptor = os.open(directory, os.O_RDONLY)

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import os
 import random
 import zipfile
 
@@ -38,6 +39,21 @@ def test_a_damaged_file_is_refused_or_unharmed(name):
         damaged[i] ^= rng.randrange(1, 256)
         with contextlib.suppress(transfer.DownloadError):  # any other error would be a traceback
             assert unpack(bytes(damaged), "http://file") == TEXT
+
+
+def test_the_last_file_is_there_only_beside_all_the_others(tmp_path, monkeypatch):
+    transfer.write_files(tmp_path, {"a": b"old", "b": b"old", "README": b"old"})
+    moved = []
+
+    def replace(source, target, real=os.replace):
+        if moved:
+            raise KeyboardInterrupt
+        moved.append(real(source, target))
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        transfer.write_files(tmp_path, {"a": b"new", "b": b"new", "README": b"new"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new", "b": b"old"}
 
 
 @pytest.mark.parametrize("name", FORMATS)

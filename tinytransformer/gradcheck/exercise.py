@@ -134,6 +134,6 @@ def operation_in(text: str, name: str, filename: str) -> Operation:
         OPS.clear()
         OPS.update(registered)
     operation = namespace.get(name)
-    if not isinstance(operation, Operation):
+    if not isinstance(operation, Operation) or operation.name != name or operation is OPS.get(name):
         raise ExerciseError(f"it defines no operation {name!r}; is `@op` still above `def {name}`?")
     return operation
