@@ -110,6 +110,7 @@ def drop_as_a_gpu(monkeypatch):
 
 
 _libraries = {}
+_folder = tempfile.TemporaryDirectory(prefix="kernels-")  # taken away when this process ends
 
 
 def compiled(code, options):
@@ -119,12 +120,11 @@ def compiled(code, options):
         for name, parameters in KERNEL.findall(code):
             arguments = ", ".join(re.findall(r"(\w+)\s*(?:,|$)", parameters))
             text += LAUNCHER.format(name=name, parameters=parameters, arguments=arguments)
-        folder = Path(tempfile.mkdtemp(prefix="kernels-"))
-        (folder / "kernels.cpp").write_text(text)
-        to = folder / "kernels.so"
+        to = Path(_folder.name) / f"{len(_libraries)}.so"
+        to.with_suffix(".cpp").write_text(text)
         flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wno-unknown-pragmas", "-shared", "-fPIC", *options]
         done = subprocess.run(
-            [COMPILER, *flags, "-o", str(to), str(folder / "kernels.cpp")], capture_output=True, text=True
+            [COMPILER, *flags, "-o", str(to), str(to.with_suffix(".cpp"))], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
         _libraries[code, options] = to
