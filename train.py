@@ -58,7 +58,7 @@ TOY_FILES = {
 
 
 def main() -> None:
-    with errors_in_one_line("train.py"), ExitStack() as stack:
+    with errors_in_one_line("train.py"), ExitStack() as held:
         options = parse_arguments()
         if options.source is None:
             vars(options).update(TOY_FILES)
@@ -68,15 +68,15 @@ def main() -> None:
             require_writable(options.out)
             if options.resume:
                 require_begun(options.out)
-                stack.enter_context(only_writer(options.out))  # or what is read here might be replaced meanwhile
+                held.enter_context(only_writer(options.out))  # or what is read here might be replaced meanwhile
                 options = options_of_run(options)
             else:
                 require_no_run(options)
-        run(options)
+        run(options, held)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Read, train, report."""
+def run(options: argparse.Namespace, held: ExitStack) -> None:
+    """Read, train, report. held: gives the directory of the run free when it is closed."""
     training_text, validation_text, test_text = (read_text(options, split) for split in ("", "valid_", "test_"))
     if training_text is None:
         raise DataError(f"{options.out / 'config.json'} names no training text")
@@ -102,10 +102,11 @@ def run(options: argparse.Namespace) -> None:
     training = training_options(options, corpus)
     checkpoint = Checkpoint(options.out, Adam(model.parameters, weight_decay=training.weight_decay), validation)
     options.out.mkdir(parents=True, exist_ok=True)
-    with only_writer(options.out):
+    with held:
         if options.resume:
             checkpoint.load(training.steps)
         else:
+            held.enter_context(only_writer(options.out))
             begin_run(options, translator, texts, checkpoint)
         train_and_save(options, training, corpus, checkpoint)
     if test_text:
@@ -159,12 +160,11 @@ def train_and_save(
             raise TrainingError(f"step {standing.step + 1}: {error}") from None
         if interrupted():
             checkpoint.save()
-        if options.profile:
-            tqdm.write(f"{profile.table()}\n", file=sys.stdout)
-        if interrupted():
             say(f"interrupted after step {standing.step}; to go on: {to_go_on}")
         elif standing.step < training.steps:
             say(f"stopped after step {standing.step}: {validation.since} validations brought no better BLEU")
+        if options.profile:
+            tqdm.write(f"{profile.table()}\n", file=sys.stdout)
     validation.finish()
 
 
@@ -240,8 +240,8 @@ class Meter:
         self.tokens += progress.tokens
         self.bar.update()
         self.bar.set_postfix_str(
-            f"epoch {progress.epoch}, loss {progress.loss:.3f}, rate {progress.learning_rate:.1e}, "
-            f"{self.tokens / (self.seconds + perf_counter()):,.0f} tokens/s",
+            f"loss {progress.loss:.3f}, rate {progress.learning_rate:.1e}, "
+            f"{self.tokens / (self.seconds + perf_counter()):,.0f} tokens/s, epoch {progress.epoch}",
             refresh=False,
         )
 

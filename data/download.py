@@ -12,6 +12,7 @@ Nothing is written before everything is there and checked. Files that exist are 
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -206,6 +207,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     """Download a corpus from the command line."""
+    if sys.stderr is None:  # closed; what is said must not go to standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     arguments = parse_arguments()
     try:
         if arguments.corpus == "multi30k":

@@ -4,6 +4,7 @@ Whatever goes wrong becomes a DownloadError of one line, and leaves nothing half
 it sends is bounded in size, and no name in it reaches the disk.
 """
 
+import errno
 import gzip
 import hashlib
 import io
@@ -36,7 +37,7 @@ def sha256(content: bytes) -> str:
 def read_all(stream: IO[bytes] | gzip.GzipFile, name: str) -> bytes:
     """Read a stream to its end, if that comes before LIMIT."""
     content = bytearray()
-    live = sys.stderr is not None and sys.stderr.isatty()
+    live = sys.stderr.isatty()
     try:
         while chunk := stream.read(1 << 16):
             content += chunk
@@ -96,14 +97,17 @@ def write_files(folder: Path, contents: dict[str, bytes]) -> None:
 
     The last is away while they are moved: where it stands, all the others belong to it.
     """
-    *_, last = contents
+    *names, last = contents
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as beside:
             for name, content in contents.items():
                 (Path(beside) / name).write_bytes(content)
-            (folder / last).unlink(missing_ok=True)
             for name in contents:
+                if (folder / name).is_dir():  # before any is moved
+                    raise IsADirectoryError(errno.EISDIR, f"{name} is a directory")
+            (folder / last).unlink(missing_ok=True)
+            for name in [*names, last]:
                 os.replace(Path(beside) / name, folder / name)
     except OSError as error:
         raise DownloadError(f"{folder}: cannot be written ({error.strerror}); name another folder with --out") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -254,4 +255,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     block = Path(__file__).with_name("block.svg")
     parser.add_argument("path", nargs="?", metavar="FILE", type=Path, default=block, help="an .svg, .png or .pdf")
-    draw(parser.parse_args().path)
+    path = parser.parse_args().path
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        parser.error(f"{path} is no .svg, .png or .pdf")
+    try:
+        draw(path)
+    except OSError as error:
+        sys.exit(f"figure.py: error: {path}: {error.strerror}")

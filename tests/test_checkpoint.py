@@ -158,7 +158,7 @@ def test_tokenizer_and_configuration_have_to_agree(run, tokenizer):
     ("name", "words"),
     [
         ("config.json", "DIR holds no trained model; run first: python train.py"),
-        ("model.safetensors", "DIR/model.safetensors does not exist; it is written by the first validation"),
+        ("model.safetensors", "DIR/model.safetensors does not exist; the first validation writes it"),
     ],
 )
 def test_a_missing_file_is_named(run, name, words):

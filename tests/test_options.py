@@ -95,6 +95,13 @@ def test_a_precision_is_for_a_gpu(parse, capsys):
     assert "error: --precision tf32 is for a GPU: --device cuda\n" in capsys.readouterr().err
 
 
+def test_steps_have_at_most_the_digits_that_files_are_named_by(parse, capsys):
+    assert parse("--steps", "99999999").steps == 99_999_999
+    with pytest.raises(SystemExit, match="2"):
+        parse("--steps", "100000000")
+    assert "'100000000' is more than 99,999,999" in capsys.readouterr().err
+
+
 def test_the_command_line_shapes_the_model(parse):
     """A dropout of zero is one that was asked for."""
     shape = ("--norm", "post", "--positions", "learned", "--activation", "gelu", "--untied", "--max-length", "20")

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from scripts import ROOT, load_script, write_run
 
+from tinytransformer.tokenizer import LONGEST_PIECE
+
 WARNING = "translate.py: warning: line {} is not UTF-8; bytes were replaced"
 LONG = "The old man sees the dog. " * 40_000
 TEXTS = {
@@ -173,7 +175,7 @@ class Input(io.RawIOBase):
 
     def readline(self, size=-1):
         line = next(self.lines, b"")
-        assert len(line) < size
+        assert size == LONGEST_PIECE * 1024  # bytes of as many subwords as are translated
         self.read_so_far += len(line)
         return line
 

@@ -1,7 +1,6 @@
 """A run that was left off goes on as if it had not been: the script wherever it ends, and a user."""
 
 import io
-import json
 import math
 import os
 import re
@@ -10,86 +9,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import safetensors.numpy
+from ends import PATIENT, SMALL, TEXT, Script, outcome, state_of
 
-from tinytransformer import run_directory, validation
+from tinytransformer import run_directory
 
 ROOT = Path(__file__).parent.parent
-
-TEXT = ("--source", "train.en", "--target", "train.de", "--valid-source", "valid.en", "--valid-target", "valid.de")
-SMALL = ("--batch-tokens", "400", "--vocab-size", "350", "--dropout", "0.2", "--replicas", "1", "--beam", "2")
-
-
-def state_of(run):
-    """Return the counters in a run's state."""
-    with safetensors.safe_open(run / "state.safetensors", "np") as file:
-        return json.loads(file.metadata()["counters"])
-
-
-def outcome(run):
-    """Return what a run has written, by name of file; its metrics without their speed."""
-    files = {path.name: path.read_bytes() for path in run.iterdir()}
-    metrics = [json.loads(line) for line in files.pop("metrics.jsonl").splitlines()]
-    return files, [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in metrics]
-
-
-class PowerCutError(Exception):
-    """Ends the script with no chance to save."""
-
-
-GRADES = {2: 1.0, 4: 5.0, 6: 4.0, 8: 3.0, 10: 2.0}  # after the last of these a patience of three is at its end
-
-
-class Script:
-    """train.py in this process: its BLEU is read from a table, and it can be ended at any place.
-
-    mean: the BLEU of the mean. end: how ("Ctrl-C", "power", or "power while saving") and at which step.
-    """
-
-    mean = 4.5
-    end = ("", 0)
-
-    def __init__(self, module, patch):
-        """Put what grades and ends the script in the place of its parts."""
-        self.module, self.patch = module, patch
-        self.save, self.meter = run_directory.save_state, module.Meter.__call__
-        patch.setattr(module, "keep_freed_memory", lambda: None)
-        patch.setattr(run_directory, "save_state", self.save_state)
-        patch.setattr(module.Meter, "__call__", lambda meter, progress: self.report(meter, progress))
-        patch.setattr(validation, "evaluate_translation", lambda *_: (SimpleNamespace(bleu=self.grade), []))
-        measure = validation.Validation._measure
-        patch.setattr(validation.Validation, "_measure", lambda v, metrics: measure(v, self.graded(metrics)))
-
-    def graded(self, metrics):
-        self.grade = GRADES[metrics["step"]] if "step" in metrics else self.mean
-        return metrics
-
-    def report(self, meter, progress):
-        self.meter(meter, progress)
-        if self.end == ("Ctrl-C", progress.step):
-            signal.raise_signal(signal.SIGINT)
-        if self.end == ("power", progress.step):
-            raise PowerCutError
-
-    def save_state(self, directory, optimizer, counters):
-        if self.end == ("power while saving", counters["step"]):
-            raise PowerCutError
-        self.save(directory, optimizer, counters)
-
-    def __call__(self, *arguments, end=("", 0)):
-        """Run the script; return its exit status, or what ended it."""
-        self.end = end
-        self.patch.setattr(sys, "argv", ["train.py", *arguments])
-        try:
-            self.module.main()
-        except SystemExit as caught:
-            return caught.code
-        except PowerCutError:
-            return "power"
-        return 0
 
 
 @pytest.fixture
@@ -98,7 +24,6 @@ def script(train_script, folder, monkeypatch):
     return Script(train_script, monkeypatch)
 
 
-PATIENT = ("--steps", "20", "--valid-every", "2", "--patience", "3", "--average", "2")
 ENDS = {
     "before the first validation": ("Ctrl-C", 1, 1),
     "at the step of a validation": ("Ctrl-C", 4, 4),
@@ -116,17 +41,20 @@ def test_wherever_a_run_ends_it_goes_on_to_the_same_best_and_the_same_mean(scrip
     """And patience, which began before, ends it at the same step."""
     script.mean = mean
     assert script(*TEXT, *SMALL, *PATIENT, "--out", str(tmp_path / "whole")) == 0
-    assert "stopped after step 10: 3 validations brought no better BLEU" in capsys.readouterr().err
+    patience = "stopped after step 10: 3 validations brought no better BLEU"
+    assert patience in capsys.readouterr().err
     files, metrics = outcome(tmp_path / "whole")
     assert [row.get("step") for row in metrics] == [2, 4, 6, 8, 10, None]
     assert {name for name in files if name.startswith("step")} == {f"step-{n:08}.safetensors" for n in (8, 10)}
     for name in ends:
         (kind, step, saved), run = ENDS[name], tmp_path / name
         status = script(*TEXT, *SMALL, *PATIENT, "--out", str(run), end=(kind, step))
+        assert patience not in capsys.readouterr().err, name
         assert status == (130 if kind == "Ctrl-C" else "power"), name
         counters = state_of(run)
         assert (counters["step"], (counters["best"], counters["since"])) == (saved, BEST[saved // 2]), name
         assert script("--resume", "--out", str(run)) == 0
+        assert patience in capsys.readouterr().err, name
         assert outcome(run) == (files, metrics), name
 
 
@@ -138,43 +66,6 @@ def test_ctrl_c_saves_where_nobody_reads_standard_error_any_more(script, tmp_pat
         monkeypatch.setattr(sys, "stderr", gone)
         assert script(*TEXT, *SMALL, *PATIENT, "--out", str(tmp_path), end=("Ctrl-C", 3)) == 130
     assert state_of(tmp_path)["step"] == 3
-
-
-def shortened(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-@pytest.mark.parametrize(
-    ("name", "damage", "words"),
-    [
-        ("model.safetensors", Path.unlink, " does not exist; "),
-        ("model.safetensors", shortened, ": Error while deserializing header: "),
-        ("step-00000004.safetensors", shortened, ": Error while deserializing header: "),
-    ],
-)
-def test_the_weights_for_the_end_are_looked_at_before_the_training_goes_on(script, tmp_path, name, damage, words):
-    assert script(*TEXT, *SMALL, *PATIENT, "--out", str(tmp_path), end=("Ctrl-C", 5)) == 130
-    damage(tmp_path / name)
-    assert script("--resume", "--out", str(tmp_path), end=("power", 6)).startswith(
-        f"train.py: error: {tmp_path / name}{words}"
-    )
-
-
-def test_a_run_is_held_from_before_its_record_is_read(script, tmp_path, monkeypatch):
-    """Else another might take its place meanwhile, and be written over."""
-    assert script(*TEXT, *SMALL, *PATIENT, "--out", str(tmp_path), end=("Ctrl-C", 1)) == 130
-    held = []
-    read = script.module.options_of_run
-    monkeypatch.setattr(script.module, "options_of_run", lambda o: held.append(is_held(tmp_path)) or read(o))
-    monkeypatch.setattr(script.module, "train", lambda *_, **__: held.append(is_held(tmp_path)))
-    script("--resume", "--out", str(tmp_path))
-    assert held == [True, True]
-    assert not is_held(tmp_path)
-
-
-def is_held(directory):
-    ask = f"from tinytransformer.writing import *; only_writer(Path({str(directory)!r})).__enter__()"
-    return b"another training" in subprocess.run([sys.executable, "-c", ask], capture_output=True, cwd=ROOT).stderr
 
 
 @pytest.mark.parametrize(("seconds", "step"), [(0, 8), (3600, 0)])

@@ -60,7 +60,7 @@ def test_training_reports_on_standard_output_and_its_progress_on_standard_error(
         "step 4 ",
         "valid bleu",
         "4/4",
-        ", rate ",
+        " left, loss ",
         "tokens/s",
     )
     assert [part for part in words if part not in errors] == []
@@ -74,7 +74,7 @@ def test_the_meter_counts_no_time_that_it_is_paused(train_script, monkeypatch):
         with meter.paused():
             pass
         meter(Progress(step=1, epoch=1, loss=2.0, learning_rate=0.001, tokens=1200))
-        assert bar.postfix == "epoch 1, loss 2.000, rate 1.0e-03, 200 tokens/s"
+        assert bar.postfix == "loss 2.000, rate 1.0e-03, 200 tokens/s, epoch 1"
 
 
 def test_the_same_command_gives_the_same_bytes(call, folder, trained):
@@ -180,7 +180,7 @@ def test_a_directory_without_a_run_may_be_used(train_script, folder, monkeypatch
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["train.py", *TEXT, *QUICK, "--out", str(tmp_path)])
     monkeypatch.setattr(train_script, "keep_freed_memory", lambda: None)
-    monkeypatch.setattr(train_script, "run", began.append)
+    monkeypatch.setattr(train_script, "run", lambda options, held: began.append(options))
     train_script.main()
     assert [options.out for options in began] == [tmp_path]
 

@@ -26,8 +26,8 @@ Array = Any  # numpy.ndarray or cupy.ndarray; the two share their methods but no
 DEVICES = ("cpu", "cuda")
 PRECISIONS = ("float32", "tf32")
 NO_DEVICE = 100  # cudaErrorNoDevice, of CUDA's runtime
-# As in CUBLAS_STATUS_ALLOC_FAILED, cudaErrorMemoryAllocation, std::bad_alloc.
-NO_MEMORY = ("ALLOC_FAILED", "MemoryAllocation", "bad_alloc")
+# As in CUBLAS_STATUS_ALLOC_FAILED, cudaErrorMemoryAllocation, std::bad_alloc; the last for a thread.
+NO_MEMORY = ("ALLOC_FAILED", "MemoryAllocation", "bad_alloc", "Resource temporarily unavailable")
 
 
 class DeviceError(RuntimeError):

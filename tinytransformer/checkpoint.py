@@ -108,7 +108,8 @@ def load_model(directory: Path, *, device: str = "cpu") -> tuple[Transformer, To
                 f"but tokenizer.model has {len(tokenizer)} pieces"
             )
     weights = directory / "model.safetensors"
-    _require_there(weights)
+    if not weights.exists():
+        raise CheckpointError(f"{weights} does not exist; the first validation writes it")
     require_held(weights, config.model)
     model = Transformer(config.model, np.random.default_rng(0), device=device)
     load_weights(weights, model)
@@ -144,17 +145,13 @@ def load_weights(path: Path, model: Transformer) -> None:
 
 def require_weights(path: Path, model: Transformer) -> dict[str, np.ndarray]:
     """Return the weights that `path` holds by name. Raises: CheckpointError unless they are whole, and fit `model`."""
-    _require_there(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist; put it back, or begin again with --overwrite")
     with _refused(path):
         arrays, metadata = read_arrays(path, model.parameters.shapes(), model.parameters.data.dtype)
         if metadata.get("sha256") not in (None, digest(arrays)):
             raise ValueError(CHANGED)
     return arrays
-
-
-def _require_there(weights: Path) -> None:
-    if not weights.exists():
-        raise CheckpointError(f"{weights} does not exist; it is written by the first validation")
 
 
 def require_held(path: Path, shape: TransformerConfig, *, copies: int = 1) -> None:

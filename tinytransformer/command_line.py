@@ -171,10 +171,6 @@ def _prepare_streams(script: str) -> None:
         sys.exit(f"{script}: error: standard output is closed")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-    try:
-        os.getcwd()
-    except OSError:
-        sys.exit(f"{script}: error: the current directory is gone")
 
 
 @contextmanager
@@ -210,6 +206,8 @@ def errors_in_one_line(script: str) -> Iterator[None]:
         _abandon_output()
         sys.exit(128 + 13)  # as if SIGPIPE had ended it, as it ends other filters
     except OSError as error:
+        if error.filename is None and isinstance(error, FileNotFoundError):  # which writing never raises
+            sys.exit(f"{script}: error: the current directory is gone")
         if error.filename is None:  # it was standard output
             _abandon_output()
         sys.exit(f"{script}: error: {error.filename or 'standard output'}: {error.strerror or error}")

@@ -25,7 +25,7 @@ from tinytransformer.reading import in_one_line
 from tinytransformer.transformer import TransformerConfig
 from tinytransformer.translation import Translator
 from tinytransformer.validation import Validation
-from tinytransformer.writing import BESIDE, write_atomically
+from tinytransformer.writing import BESIDE, require_same, write_atomically
 
 # These are about one call of the script, not about the run.
 NOT_RECORDED = {"out", "overwrite", "resume", "summary", "debug", "profile"}
@@ -65,7 +65,10 @@ class Checkpoint:
             self.save()
 
     def load(self, steps: int) -> None:
-        """Set everything to where the run, of so many steps, was last saved; take back what it wrote after that."""
+        """Set everything to where the run, of so many steps, was last saved; take back what it wrote after that.
+
+        Raises: CheckpointError for what is not whole, WritingError as `require_same`; then nothing on disk has changed.
+        """
         path, counters = self.directory / "state.safetensors", load_state(self.directory, self.optimizer)
         try:
             self.validation.best, self.validation.since = counters["best"], int(counters["since"])
@@ -74,11 +77,12 @@ class Checkpoint:
             raise CheckpointError(f"{path}: the counter {error} is missing") from None
         if self.standing.step > steps:
             raise CheckpointError(f"{path}: it stands at step {self.standing.step} of a run of {steps} steps")
+        self.validation.require_kept(self.standing.step)
+        require_same(self.directory)
         for half in written_in(self.directory, BESIDE):
             half.unlink()
         self.validation.forget_after(self.standing.step)
         self.validation.settle()
-        self.validation.require_kept()
 
 
 def written_in(directory: Path, ending: str = "") -> list[Path]:

@@ -93,16 +93,20 @@ class Validation:
         else:
             load_weights(self.directory / "model.safetensors", self.translator.model)
 
-    def require_kept(self) -> None:
-        """Raise CheckpointError unless all weights that `finish` will ask for are there, and as they were written."""
-        best = [self.directory / "model.safetensors"] if self.best > -math.inf else []
-        for path in [*best, *self._named_by_step("step")]:
+    def require_kept(self, step: int) -> None:
+        """Raise CheckpointError unless the weights that `finish` would ask for after `step` are whole."""
+        best, latest = ([p for p in self._named_by_step(kind) if _step_named(p) <= step] for kind in ("best", "step"))
+        if len(latest) > 1:
+            wanted = latest[-self.average :]
+        else:
+            wanted = best[-1:] or [self.directory / "model.safetensors"] if self.best > -math.inf else []
+        for path in wanted:
             require_weights(path, self.translator.model)
 
     def forget_after(self, step: int) -> None:
         """Take back what was written after `step`, so that a run which goes on from there writes it again."""
         for path in [*self._named_by_step("best"), *self._named_by_step("step")]:
-            if int(path.stem.partition("-")[2]) > step:
+            if _step_named(path) > step:
                 path.unlink()
         path = self.directory / "metrics.jsonl"
         kept = b""
@@ -127,6 +131,10 @@ class Validation:
         append_metrics(self.directory, metrics)
         self.announce("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in metrics.items()))
         return bleu
+
+
+def _step_named(path: Path) -> int:
+    return int(path.stem.partition("-")[2])
 
 
 def _step_of(line: bytes) -> float:

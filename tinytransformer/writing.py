@@ -42,12 +42,11 @@ def only_writer(directory: Path) -> Iterator[None]:
     """Hold `directory` inside the block, so that no other process that asks may write into it.
 
     The system holds the lock, on the directory itself: it ends with the process, however that ends, and leaves no file
-    behind. Where there is no such lock, as on Windows and some network drives, nothing is held. Within such a block
-    another changes nothing.
+    behind. Where there is no such lock, as on Windows and some network drives, nothing is held.
 
     Raises: WritingError if another process holds it.
     """
-    if fcntl is None or directory in _held:
+    if fcntl is None:
         yield
         return
     descriptor = os.open(directory, os.O_RDONLY)
@@ -111,16 +110,17 @@ def _sync(file: BinaryIO, size: int) -> None:
         raise OSError(errno.EIO, f"only {written} of {size} bytes were written")
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Let an error of the system name the file; that of a full disk does not by itself.
-
-    Raises: WritingError if another directory stands where one that is held stood: it may have a writer of its own.
-    """
-    directory = path.parent
+def require_same(directory: Path) -> None:
+    """Raise WritingError if another directory stands where one that is held stood: it may have a writer of its own."""
     held = _held.get(directory)
     if held is not None and directory.exists() and not os.path.samestat(os.fstat(held), directory.stat()):
         raise WritingError(f"{directory} is no longer the directory that this training began in")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Let an error of the system name the file; that of a full disk does not by itself. Raises: as `require_same`."""
+    require_same(path.parent)
     try:
         yield
     except OSError as error:

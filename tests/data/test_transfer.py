@@ -56,6 +56,14 @@ def test_the_last_file_is_there_only_beside_all_the_others(tmp_path, monkeypatch
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new", "b": b"old"}
 
 
+def test_a_directory_in_the_way_leaves_all_as_it_was(tmp_path):
+    transfer.write_files(tmp_path, {"a": b"old", "README": b"old"})
+    (tmp_path / "b").mkdir()
+    with pytest.raises(transfer.DownloadError, match=r"cannot be written \(b is a directory\)"):
+        transfer.write_files(tmp_path, {"a": b"new", "b": b"new", "README": b"new"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "README").read_bytes() == b"old"
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_cut_file_is_refused(name):
     unpack, whole = FORMATS[name]

@@ -96,14 +96,15 @@ def of_values(call: Call, theirs: Array, position: int) -> Iterator[str]:
     elif not theirs.any():
         yield "it is zero everywhere"
     else:
-        yield from of_factor(call, theirs, right)
+        found = list(of_factor(call, theirs, right))
         if right.size > 1:  # of one number everything is a multiple
-            yield from of_arrays(call, theirs, right, position)
-            yield from of_terms(call, theirs, right)
-            yield from of_dependence(call, theirs, right, position)
-            yield from of_elements(theirs, right)
-            if theirs.shape == call.dy.shape and close(theirs, call.dy):
-                yield "it is the gradient of the result, unchanged"
+            found += of_arrays(call, theirs, right, position)
+            found += of_terms(call, theirs, right)
+            found += of_dependence(call, theirs, right, position)
+            found += of_elements(theirs, right)
+            if not found and theirs.shape == call.dy.shape and close(theirs, call.dy):
+                found = ["it is the gradient of the result, unchanged"]  # which says less than any other
+        yield from found
 
 
 def of_factor(call: Call, theirs: Array, right: Array) -> Iterator[str]:
@@ -172,9 +173,9 @@ def of_terms(call: Call, theirs: Array, right: Array) -> Iterator[str]:
 
 
 def of_dependence(call: Call, theirs: Array, right: Array, position: int) -> Iterator[str]:
-    """The gradients for other dy: twice as large, a single one, and the same everywhere."""
-    if close(call.again(2 * call.dy, position)[0], theirs):
-        yield "it does not change with dy: where does the gradient of the result come in?"
+    """The gradients for other dy: none, a single one, and the same everywhere."""
+    if close(call.again(0 * call.dy, position)[0], theirs):
+        yield "it does not change with the gradient of the result: where does that come in?"
         return
     if call.dy.shape == right.shape:
         single = np.zeros_like(call.dy)
