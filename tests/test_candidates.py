@@ -127,7 +127,9 @@ def test_continuations_are_the_best_of_all_rows(beam, count, vocabulary):
         assert len(set(zip(row[alive], token[alive], strict=True))) == alive.sum()
 
 
-def test_what_is_no_number_comes_last():
+@pytest.mark.parametrize("enough", [1, 256])
+def test_what_is_no_number_comes_last(monkeypatch, enough):
+    monkeypatch.setattr(module, "ENOUGH", enough)
     logits, totals = np.zeros((1, 3, 8)), np.array([[-1.0, -2.0, -3.0]])
     logits[0, 0] = np.nan
     with np.errstate(invalid="ignore"):

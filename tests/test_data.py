@@ -1,6 +1,7 @@
 """From files to batches: lines as they stand, errors that name the place, and no pair lost or doubled."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,3 +247,8 @@ def test_a_fingerprint_changes_with_every_line_its_place_and_its_text():
     others.discard(tuple(map(tuple, texts)))
     assert len(others) > 60
     assert len({first, *(fingerprint(*other) for other in others)}) == len(others) + 1
+
+
+def test_a_name_that_no_file_can_have_is_refused():
+    with pytest.raises(DataError, match="no file can have this name"):
+        read_lines(Path("a\0b"))

@@ -91,7 +91,8 @@ def test_one_mistake_does_not_hide_what_is_right():
 
 
 def test_grading_leaves_the_registry_alone():
-    is_solved(answered_rightly("softmax"), "softmax")
+    is_solved(answered_rightly("softmax") + "\n@op\ndef another(x):\n    return x, lambda dy: (dy,)\n", "softmax")
+    assert sorted(OPS) == NAMES
     assert all(OPS[name] is getattr(tinytransformer.ops, name) for name in NAMES)
 
 
@@ -110,6 +111,14 @@ def test_what_cannot_be_graded_is_said_in_a_line(body, message):
     with pytest.raises(ExerciseError) as caught:
         grade(operation_in(answered("log", body), "log", "attempt.py"))
     assert message in str(caught.value)
+    assert type(caught.value) is ExerciseError  # and not one that says that nothing was written yet
+
+
+def test_the_line_that_raised_is_one_of_the_file():
+    text = answered("log", ["y = dy", "return (y / xx,)"])
+    line = next(i for i, line in enumerate(text.splitlines(), start=1) if "xx" in line)
+    with pytest.raises(ExerciseError, match=f"^line {line}: NameError"):
+        grade(operation_in(text, "log", "attempt.py"))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """A run that is resumed: held against others, and looked at whole, before anything of it is changed."""
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ends import PATIENT, SMALL, TEXT, Script
+import safetensors.numpy
+from ends import PATIENT, SMALL, TEXT, Script, state_of
 from scripts import ROOT
 
 from tinytransformer import validation
@@ -96,3 +98,12 @@ def test_a_run_is_held_from_before_its_record_is_read(script, tmp_path, monkeypa
 def is_held(directory):
     ask = f"from tinytransformer.writing import *; only_writer(Path({str(directory)!r})).__enter__()"
     return b"another training" in subprocess.run([sys.executable, "-c", ask], capture_output=True, cwd=ROOT).stderr
+
+
+@pytest.mark.parametrize("counter", ["since", "best", "loss_sum"])
+def test_a_counter_that_is_missing_is_named(script, tmp_path, counter):
+    assert script(*TEXT, *SMALL, *PATIENT, "--out", str(tmp_path), end=CUT) == 130
+    path, counters = tmp_path / "state.safetensors", state_of(tmp_path)
+    kept = {name: value for name, value in counters.items() if name not in (counter, "sha256")}
+    safetensors.numpy.save_file(safetensors.numpy.load_file(path), path, {"counters": json.dumps(kept)})
+    assert script("--resume", "--out", str(tmp_path)) == f"train.py: error: {path}: the counter '{counter}' is missing"

@@ -92,6 +92,8 @@ def test_a_precision_is_for_a_gpu(parse, capsys):
     with pytest.raises(SystemExit) as caught:
         parse("--precision", "tf32")
     assert caught.value.code == 2
+    with pytest.raises(SystemExit, match="2"):
+        parse("--device", "cuda", "--precision", "float16")
     assert "error: --precision tf32 is for a GPU: --device cuda\n" in capsys.readouterr().err
 
 

@@ -26,6 +26,10 @@ SAMPLINGS = {
 }
 
 
+def test_without_a_wish_the_model_s_own_probabilities_are_drawn_from():
+    assert Sampling() == Sampling(seed=1, temperature=1.0, top_k=None, top_p=1.0)
+
+
 def generators(count, seed=0):
     return [np.random.default_rng([seed, i]) for i in range(count)]
 

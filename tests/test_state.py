@@ -25,12 +25,14 @@ def parts(optimizer):
     return [array.tobytes() for array in (optimizer.parameters.data, optimizer.m, optimizer.v)], optimizer.step
 
 
-def test_a_state_is_read_back_bit_for_bit(tmp_path, make_model):
+@pytest.mark.parametrize("best", [-math.inf, 40.36, math.inf], ids=["none yet", "BLEU", "nothing to measure on"])
+def test_a_state_is_read_back_bit_for_bit(tmp_path, make_model, best):
     """Counters as well: fractions, numbers beyond 2^53, infinity."""
+    counters = {**COUNTERS, "best": best}
     optimizer, other = state(make_model, 1.0), state(make_model, 5.0)
     optimizer.step = 7
-    save_state(tmp_path, optimizer, COUNTERS)
-    assert load_state(tmp_path, other) == COUNTERS
+    save_state(tmp_path, optimizer, counters)
+    assert load_state(tmp_path, other) == counters
     assert parts(other) == parts(optimizer)
 
 

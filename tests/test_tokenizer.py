@@ -1,5 +1,6 @@
 """Subwords: nothing is lost on the way, the vocabulary is the one asked for, and errors say what can be had."""
 
+import hashlib
 import io
 import re
 from types import SimpleNamespace
@@ -173,3 +174,16 @@ def test_want_of_memory_is_no_fault_of_the_vocabulary(tokenizer, monkeypatch, na
     monkeypatch.setattr(sentencepiece, name, SimpleNamespace(train=exhausted) if "Trainer" in name else exhausted)
     with pytest.raises(RuntimeError, match="bad_alloc"):
         use(tokenizer.model)
+
+
+def test_a_long_piece_is_found_behind_any_other_field():
+    """Numbers, eight bytes and four, which are passed over by their own lengths; and what is of no kind is refused."""
+    before = b"\xc0\x0c\xac\x02" + b"\xc1\x0c" + bytes(8) + b"\xc5\x0c" + bytes(4)  # field 200 of kinds 0, 1 and 5
+    with pytest.raises(VocabularyError, match="has a piece of 2,000 bytes"):
+        Tokenizer(before + b"\x0a\xd0\x0f" + bytes(2000))
+    with pytest.raises(VocabularyError, match="damaged"):
+        Tokenizer(before + b"\xc3\x0c")  # kind 3
+
+
+def test_the_digest_is_that_of_the_file(tokenizer):
+    assert tokenizer.digest() == hashlib.sha256(tokenizer.model).hexdigest()

@@ -1,5 +1,6 @@
 """The loop: it learns, it can be repeated and left off, and its parts add up."""
 
+import itertools
 import math
 from dataclasses import asdict, replace
 
@@ -13,13 +14,7 @@ from tinytransformer.decoding import greedy
 from tinytransformer.evaluation import evaluate_loss
 from tinytransformer.optim import Adam, cosine, inverse_square_root
 from tinytransformer.progress import Standing, TrainingError
-from tinytransformer.training import (
-    Replicas,
-    TrainingOptions,
-    generator_for,
-    learning_rate,
-    train,
-)
+from tinytransformer.training import Replicas, TrainingOptions, generator_for, learning_rate, train
 from tinytransformer.transformer import Transformer, TransformerConfig
 
 OPTIONS = TrainingOptions(steps=6, batch_tokens=60, learning_rate=1e-2, warmup=3)
@@ -218,8 +213,9 @@ def test_gradients_are_clipped(make_model, corpus, monkeypatch):
 
 
 @pytest.mark.parametrize(("every", "steps"), [(2, [2, 4, 6]), (4, [4, 6]), (100, [6])])
-def test_validation_comes_regularly_and_after_the_last_step(make_model, corpus, every, steps):
-    """It is given the mean loss per token since the last time."""
+def test_validation_comes_regularly_and_after_the_last_step(make_model, corpus, monkeypatch, every, steps):
+    """It is given the mean loss per token since the last time, and how many there were in a second."""
+    monkeypatch.setattr(training.time, "perf_counter", itertools.count(0, 0.5).__next__)
     model, reports, calls = make_model(12, dtype=np.float64), [], []
     options = replace(OPTIONS, valid_every=every)
     train(model, corpus, options, report=reports.append, validate=lambda *call: calls.append(call))
@@ -227,7 +223,7 @@ def test_validation_comes_regularly_and_after_the_last_step(make_model, corpus, 
     for first, (last, loss, speed) in zip([0, *steps], calls, strict=False):
         part = reports[first:last]
         assert loss == pytest.approx(sum(r.loss * r.tokens for r in part) / sum(r.tokens for r in part))
-        assert speed > 0
+        assert speed == sum(r.tokens for r in part) / 0.5
 
 
 LEFT_OFF = {"steps": 13, "batch_tokens": 60, "learning_rate": 1e-2, "warmup": 3, "weight_decay": 0.01, "valid_every": 4}

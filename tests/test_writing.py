@@ -185,3 +185,12 @@ def test_a_system_that_cannot_lock_is_no_obstacle(tmp_path, monkeypatch):
     with only_writer(tmp_path):
         entered.append("Windows")
     assert entered == ["drive", "Windows"]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts open files as Linux shows them")
+def test_no_file_stays_open(tmp_path):
+    before = os.listdir("/proc/self/fd")
+    with only_writer(tmp_path):
+        write_atomically(tmp_path / "file", b"content")
+        append_line(tmp_path / "lines", "line")
+    assert os.listdir("/proc/self/fd") == before

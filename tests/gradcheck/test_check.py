@@ -172,6 +172,16 @@ def test_kink_of_a_declared_zero_is_inconclusive():
     assert only(Operation(plain), at_zero).verdict == "inconclusive"
 
 
+@pytest.mark.parametrize("scale", [1e-2, 1.0, 1e5])
+def test_the_error_is_relative_to_the_norm(scale):
+    right, nothing = scale * np.array([3.0, -4.0]), np.zeros(2)
+    wrong = right + 1e-6 * scale * np.array([4.0, 3.0])
+    verdict, error = judge(wrong, Differences(right, right, nothing), declared_zero=False)
+    assert verdict == "FAIL"
+    assert error == pytest.approx(1e-6, rel=1e-6)
+    assert judge(right, Differences(right, right, nothing), declared_zero=False) == ("pass", 0.0)
+
+
 def verdict(analytic, sixth, fourth, jump, declared_zero):
     numerical = Differences(*(np.array([value, 0.0]) for value in (sixth, fourth, jump)))
     return judge(np.array([analytic, 0.0]), numerical, declared_zero=declared_zero)[0]
