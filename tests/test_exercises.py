@@ -11,7 +11,7 @@ from scripts import load_script
 
 import tinytransformer.ops
 from tinytransformer.gradcheck.breakages import EXEMPT, breakages_of
-from tinytransformer.gradcheck.exercise import ExerciseError, backward_in, exercise, operation_in, source
+from tinytransformer.gradcheck.exercise import STRETCHED, ExerciseError, backward_in, exercise, operation_in, source
 from tinytransformer.gradcheck.faults import plant
 from tinytransformer.gradcheck.grade import UnwrittenError, grade
 from tinytransformer.tensor import OPS
@@ -54,6 +54,16 @@ def test_exercise_keeps_the_forward_and_the_words_on_its_options(name):
     for parameter in inspect.signature(OPS[name].plain).parameters:
         if f"\n    {parameter}: " in original:
             assert f"\n    {parameter}: " in text
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "stretched"),
+    [("softmax", "(dx,)", False), ("add", "(dx, dy)", True), ("linear", "(dx, dweight, dbias)", False)],
+)
+def test_exercise_says_what_to_return(name, wanted, stretched):
+    text = exercise(name)
+    assert wanted in text
+    assert (STRETCHED in text) == stretched
 
 
 @pytest.mark.parametrize("name", NAMES)

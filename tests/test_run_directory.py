@@ -13,6 +13,8 @@ from hostile import FUZZ, altered, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinytransformer import run_directory
+from tinytransformer.optim import Adam
 from tinytransformer.options import parse_arguments
 from tinytransformer.run_directory import begin_run, options_of_run, require_same_model, written_in
 from tinytransformer.transformer import TransformerConfig
@@ -124,3 +126,14 @@ def test_a_link_that_leads_nowhere_counts_as_written(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "notes.txt").touch()
     assert written_in(tmp_path) == [tmp_path / "metrics.jsonl"]
+
+
+def test_between_two_saves_a_while_passes(tmp_path, make_model, monkeypatch):
+    clock, saved = SimpleNamespace(now=0), []
+    monkeypatch.setattr(run_directory, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(run_directory, "save_state", lambda *_: saved.append(clock.now))
+    validation = SimpleNamespace(best=0.0, since=0, settle=lambda: None)
+    checkpoint = run_directory.Checkpoint(tmp_path, Adam(make_model(12).parameters), validation)
+    for clock.now in range(0, 2000, 100):
+        checkpoint.save_if_due()
+    assert saved == [600, 1200, 1800]

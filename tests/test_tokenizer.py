@@ -187,3 +187,8 @@ def test_a_long_piece_is_found_behind_any_other_field():
 
 def test_the_digest_is_that_of_the_file(tokenizer):
     assert tokenizer.digest() == hashlib.sha256(tokenizer.model).hexdigest()
+
+
+def test_a_text_without_a_line_is_refused():
+    with pytest.raises(VocabularyError, match="it holds no line that could be read as a sentence"):
+        Tokenizer.train([], 400)

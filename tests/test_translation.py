@@ -144,7 +144,10 @@ def test_what_is_searched_is_what_is_said(translator, tokenizer):
 
 @pytest.mark.parametrize("alpha", [0.0, 2.0])
 def test_greedy_search_scores_as_a_beam_of_one_would(translator, tokenizer, alpha):
+    """And as sampling would that has nothing to choose from."""
     (found,) = translator.hypotheses([LINES[0]], Search(alpha=alpha))
+    (drawn,) = translator.hypotheses([LINES[0]], Search(alpha=alpha, sampling=Sampling(top_k=1)))
+    assert [(t.text, pytest.approx(t.score)) for t in drawn] == [(t.text, t.score) for t in found]
     source = tokenizer.encode(LINES[0])
     limits, forbidden = [translator.limit(len(source))], tokenizer.forbidden()
     ((best,),) = beam_search(translator.model, [source], limits, beam=1, forbidden=forbidden, alpha=alpha)
