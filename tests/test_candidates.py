@@ -151,7 +151,9 @@ def test_rows_that_cannot_come_among_the_best_are_not_looked_at(monkeypatch):
     np.testing.assert_allclose(sums, -1 - np.log(8), rtol=1e-13)
 
 
-def test_a_device_that_waits_for_calls_is_asked_once(monkeypatch):
+@pytest.mark.parametrize("enough", [1, 256])
+def test_a_device_that_waits_for_calls_is_asked_once(monkeypatch, enough):
+    monkeypatch.setattr(module, "ENOUGH", enough)
     logits, totals = np.random.default_rng(0).normal(size=(3, 4, 20)), -np.arange(12.0).reshape(3, 4)
     candidates = Noting(Projecting(20), ())
     expected = candidates.continuations(logits, totals, 4)

@@ -22,6 +22,7 @@ from tinytransformer.checkpoint import (
     save_weights,
 )
 from tinytransformer.optim import Adam
+from tinytransformer.reading import digest
 from tinytransformer.tokenizer import VocabularyError
 
 
@@ -246,3 +247,8 @@ def test_metrics_are_lines_of_json(tmp_path):
         append_metrics(tmp_path, {name: math.inf if value is None else value for name, value in row.items()})
     lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == rows
+
+
+def test_a_digest_goes_by_the_names_and_not_by_their_order():
+    a, b = np.zeros(3), np.ones(3)
+    assert digest({"a": a, "b": b}) == digest({"b": b, "a": a}) != digest({"a": b, "b": a})

@@ -58,7 +58,7 @@ def test_exercise_keeps_the_forward_and_the_words_on_its_options(name):
 
 @pytest.mark.parametrize(
     ("name", "wanted", "stretched"),
-    [("softmax", "(dx,)", False), ("add", "(dx, dy)", True), ("linear", "(dx, dweight, dbias)", False)],
+    [("softmax", "input: (dx,).", False), ("add", "(dx, dy)", True), ("linear", "(dx, dweight, dbias)", False)],
 )
 def test_exercise_says_what_to_return(name, wanted, stretched):
     text = exercise(name)
@@ -122,6 +122,23 @@ def test_what_cannot_be_graded_is_said_in_a_line(body, message):
         grade(operation_in(answered("log", body), "log", "attempt.py"))
     assert message in str(caught.value)
     assert type(caught.value) is ExerciseError  # and not one that says that nothing was written yet
+
+
+def test_an_attempt_that_cannot_be_called_is_said_in_a_line():
+    text = answered("log", ["return (dy / x,)"]).replace("def log(x)", "def log(x, base)")
+    with pytest.raises(ExerciseError, match=r"^TypeError: .*missing 1 required positional argument: 'base'"):
+        grade(operation_in(text, "log", "attempt.py"))
+
+
+def test_the_case_that_shows_the_mistake_best_comes_first():
+    (mark,) = grade(operation_in(answered("negate", ["return (-3 * dy,)"]), "negate", "attempt.py"))
+    assert mark.hint == "it is 3 times the right one"
+    assert (mark.failures[0].case, mark.failures[-1].case) == ("one row", "a number")
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_number_is_graded_without_a_warning():
+    grade(operation_in(answered("log", ["return (dy / (x - x),)"]), "log", "attempt.py"))
 
 
 def test_the_line_that_raised_is_one_of_the_file():

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from tinytransformer.candidates import Candidates
 from tinytransformer.decoding import Sampling, greedy, sample
 from tinytransformer.tape import recording
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
@@ -193,3 +194,27 @@ def test_a_line_draws_by_its_number_in_the_text(make_model, tokenizer, monkeypat
     assert translator.translate(LINES, Search(sampling=Sampling(seed=3))) == whole
     assert translator.translate(LINES, Search(sampling=Sampling(seed=4))) != whole
     assert all(len(found) == 1 for found in translator.hypotheses(LINES[2:], Search(sampling=Sampling())))
+
+
+@pytest.mark.parametrize("shift", [10_000.0, -10_000.0])
+def test_logits_that_are_all_moved_alike_change_no_draw(make_model, monkeypatch, shift):
+    """However large they are: e to the power of them is beyond float64."""
+    model, logits, warm = make_model(V), Candidates.logits, Sampling(temperature=3.0)
+    expected = sample(model, SOURCES * 20, [9] * 100, generators(100), warm)
+    monkeypatch.setattr(Candidates, "logits", lambda *arguments: tuple(x + shift for x in logits(*arguments)))
+    found = sample(model, SOURCES * 20, [9] * 100, generators(100), warm)
+    assert [h.ids for h in found] == [h.ids for h in expected]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_smallest_temperature_is_greedy_without_a_word(make_model):
+    model = make_model(V)
+    drawn = sample(model, SOURCES, [9] * 5, generators(5), Sampling(temperature=5e-324))
+    assert [h.ids for h in drawn] == [h.ids for h in greedy(model, SOURCES, [9] * 5)]
+
+
+def test_what_is_drawn_is_scored_as_what_is_found(make_model):
+    """With the same alpha where nothing else is asked for."""
+    model, sure = make_model(V), Sampling(top_k=1)
+    drawn = sample(model, SOURCES, [9] * 5, generators(5), sure)
+    assert [h.score for h in drawn] == pytest.approx([h.score for h in greedy(model, SOURCES, [9] * 5)])

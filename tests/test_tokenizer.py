@@ -189,6 +189,13 @@ def test_the_digest_is_that_of_the_file(tokenizer):
     assert tokenizer.digest() == hashlib.sha256(tokenizer.model).hexdigest()
 
 
-def test_a_text_without_a_line_is_refused():
-    with pytest.raises(VocabularyError, match="it holds no line that could be read as a sentence"):
-        Tokenizer.train([], 400)
+NO_LINE = "no vocabulary of 300 can be learned from this text: it holds no line that could be read as a sentence"
+
+
+@pytest.mark.parametrize(
+    ("lines", "size", "message"),
+    [(["Mann"], 1, "a vocabulary of 1 is too small for the tokens that every vocabulary has"), ([""], 300, NO_LINE)],
+)
+def test_why_there_is_no_vocabulary_is_said(lines, size, message):
+    with pytest.raises(VocabularyError, match=f"^{message}$"):
+        Tokenizer.train(lines, size)

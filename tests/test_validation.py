@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tinytransformer.checkpoint import average_weights, load_weights, save_weights
-from tinytransformer.evaluation import evaluate_loss
+from tinytransformer.evaluation import evaluate_loss, score
 from tinytransformer.training import TrainingOptions, train
 from tinytransformer.validation import Validation, ValidationSet
 
@@ -104,6 +104,7 @@ def test_the_loss_is_that_of_the_held_out_pairs(begin, corpus, tmp_path):
     loss = evaluate_loss(validation.translator.model, corpus.pairs)
     assert rows(tmp_path)[0]["valid_loss"] == round(loss.per_token, 4)
     assert rows(tmp_path)[0]["valid_perplexity"] == round(loss.perplexity, 3)
+    assert rows(tmp_path)[0]["valid_bleu"] == round(score([FAIR], [GOOD]).bleu, 2)
     measure(begin(), [5])
     assert rows(tmp_path)[1].keys() == {"step", "training_loss", "tokens_per_second"}
 

@@ -284,3 +284,14 @@ def alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_process_that_could_not_be_started_leaves_no_file_open(monkeypatch):
+    def refuse():
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    before = os.listdir("/dev/fd")
+    with pytest.raises(WorkerError):
+        Process(print)
+    assert os.listdir("/dev/fd") == before
