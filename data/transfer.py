@@ -97,7 +97,7 @@ def write_files(folder: Path, contents: dict[str, bytes]) -> None:
 
     The last is away while they are moved: where it stands, all the others belong to it.
     """
-    *names, last = contents
+    *_, last = contents
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as beside:
@@ -107,7 +107,7 @@ def write_files(folder: Path, contents: dict[str, bytes]) -> None:
                 if (folder / name).is_dir():  # before any is moved
                     raise IsADirectoryError(errno.EISDIR, f"{name} is a directory")
             (folder / last).unlink(missing_ok=True)
-            for name in [*names, last]:
+            for name in contents:
                 os.replace(Path(beside) / name, folder / name)
     except OSError as error:
         raise DownloadError(f"{folder}: cannot be written ({error.strerror}); name another folder with --out") from None

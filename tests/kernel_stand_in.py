@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -110,7 +111,12 @@ def drop_as_a_gpu(monkeypatch):
 
 
 _libraries = {}
-_folder = tempfile.TemporaryDirectory(prefix="kernels-")  # taken away when this process ends
+
+
+@cache
+def _folder():
+    """Return where the libraries are, which is taken away when this process ends."""
+    return tempfile.TemporaryDirectory(prefix="kernels-")
 
 
 def compiled(code, options):
@@ -120,7 +126,7 @@ def compiled(code, options):
         for name, parameters in KERNEL.findall(code):
             arguments = ", ".join(re.findall(r"(\w+)\s*(?:,|$)", parameters))
             text += LAUNCHER.format(name=name, parameters=parameters, arguments=arguments)
-        to = Path(_folder.name) / f"{len(_libraries)}.so"
+        to = Path(_folder().name) / f"{len(_libraries)}.so"
         to.with_suffix(".cpp").write_text(text)
         flags = ["-std=c++17", "-O2", "-ffp-contract=off", "-Wno-unknown-pragmas", "-shared", "-fPIC", *options]
         done = subprocess.run(
