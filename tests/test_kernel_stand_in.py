@@ -1,5 +1,6 @@
 """The stand-in runs kernels as a GPU may run them, and ends where threads would wait for ever."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,9 +93,10 @@ StandInWithKernels().RawModule(code, ("-DREAL=double",)).get_function("diverge")
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(("body", "message"), DIVERGING.values(), ids=DIVERGING)
-def test_threads_wait_at_the_same_places(body, message):
+def test_threads_wait_at_the_same_places(tmp_path, body, message):
     """Those that have ended are waited for by nobody."""
     command = [sys.executable, "-c", PROGRAM.format(common=COMMON, body=body)]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # where it leaves its files when it is aborted
+    done = subprocess.run(command, cwd=Path(__file__).parent, env=environment, capture_output=True, text=True)
     assert (done.returncode == 0) == (message is None)
     assert (message or "") in done.stderr
