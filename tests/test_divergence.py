@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_resume import ROOT, SMALL, TEXT, state_of
+from ends import SMALL, TEXT, state_of
+from scripts import ROOT
 
 from tinytransformer.optim import Adam
 from tinytransformer.progress import TrainingError

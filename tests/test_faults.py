@@ -8,7 +8,7 @@ import sys
 from functools import partial
 
 import pytest
-from test_resume import SMALL, TEXT, outcome, state_of
+from ends import SMALL, TEXT, outcome, state_of
 
 from tinytransformer import writing
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import safetensors
 import sentencepiece
+from ends import SMALL, TEXT
 from scripts import ROOT
-from test_resume import SMALL, TEXT
 
 DOWNLOADERS = {"data/download.py", "data/transfer.py"}
 PROGRAMS = [path for folder in (".", "data", "docs") for path in (ROOT / folder).glob("*.py")]

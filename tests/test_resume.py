@@ -8,14 +8,12 @@ import shlex
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from ends import PATIENT, SMALL, TEXT, Script, outcome, state_of
+from scripts import ROOT
 
 from tinytransformer import run_directory
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
