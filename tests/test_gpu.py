@@ -86,7 +86,8 @@ def test_a_model_is_that_of_the_cpu(make_model, corpus, table, changes, dtype, t
     here, there = both(make_model, dtype=dtype, **changes)
     (loss, gradient), (loss_there, gradient_there) = step(here, corpus), step(there, corpus)
     found = difference(gradient, gradient_there)
-    table.append((f"gradient of a model, {np.dtype(dtype)}, relative difference", "", f"{found:.1e}"))
+    what = f"gradient of a {changes.get('norm', 'pre')}-norm model, {np.dtype(dtype)}, relative difference"
+    table.append((what, "", f"{found:.1e}"))
     assert found < tolerance
     assert difference(loss, loss_there) < tolerance
 
