@@ -218,8 +218,15 @@ def make_corpus(
 
 
 def progress_bar(training: TrainingOptions, standing: Standing) -> tqdm:
-    shown = "{n_fmt}/{total_fmt} {bar} {remaining} left{postfix}"  # as much as 80 columns hold
-    return tqdm(total=training.steps, initial=standing.step, file=sys.stderr, dynamic_ncols=True, bar_format=shown)
+    """Return a bar whose time left is that of all steps so far, validations included, not that of the last few."""
+    return tqdm(
+        total=training.steps,
+        initial=standing.step,
+        smoothing=0,
+        file=sys.stderr,
+        dynamic_ncols=True,
+        bar_format="{n_fmt}/{total_fmt} {bar} {remaining} left{postfix}",  # as much as 80 columns hold
+    )
 
 
 class Meter:

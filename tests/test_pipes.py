@@ -94,6 +94,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(translate):
     """As with `| head -1`: nothing is said, and the status is that of a filter that SIGPIPE has ended."""
     process = translate("--line-buffered", "--max-length", "5", **PIPES)
     process.stdin.write(b"Dog.\n" * 1000)
+    process.stdin.flush()
     assert process.stdout.readline().endswith(b"\n")
     process.stdout.close()
     process.stdin.close()

@@ -11,7 +11,8 @@ from tqdm import tqdm
 from tinytransformer.backend import cupy
 from tinytransformer.checkpoint import load_model
 from tinytransformer.data import encode_corpus, padding_share, plan_batches, read_lines, read_parallel
-from tinytransformer.progress import Progress
+from tinytransformer.progress import Progress, Standing
+from tinytransformer.training import TrainingOptions
 
 FILES = ("config.json", "metrics.jsonl", "model.safetensors", "state.safetensors", "tokenizer.model")
 TEXT = ("--source", "train.en", "--target", "train.de")
@@ -75,6 +76,17 @@ def test_the_meter_counts_no_time_that_it_is_paused(train_script, monkeypatch):
             pass
         meter(Progress(step=1, epoch=1, loss=2.0, learning_rate=0.001, tokens=1200))
         assert bar.postfix == "loss 2.000, rate 1.0e-03, 200 tokens/s, epoch 1"
+
+
+def test_the_time_left_does_not_jump_after_a_validation(train_script, monkeypatch):
+    clock = 0
+    monkeypatch.setattr("tqdm.std.time", lambda: clock)
+    with train_script.progress_bar(TrainingOptions(steps=100, batch_tokens=1), Standing()) as bar:
+        for step in range(1, 51):
+            clock += 1 if step < 50 else 51
+            bar.update()
+        assert "50/100" in str(bar)
+        assert "01:40 left" in str(bar)  # two seconds for each step
 
 
 def test_the_same_command_gives_the_same_bytes(call, folder, trained):
