@@ -89,6 +89,15 @@ def test_ends_quietly_when_nobody_reads_any_more():
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+def test_a_full_disk_is_one_line():
+    command = [sys.executable, "-m", "tinytransformer.gradcheck", "--op", "gelu"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    error = b"gradcheck: error: standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, error)
+
+
 @pytest.mark.parametrize(("arguments", "code"), [(["--op", "gelu"], 0), (["--op", "nothing"], 2), (["--help"], 0)])
 def test_runs_as_a_module(arguments, code):
     command = [sys.executable, "-m", "tinytransformer.gradcheck", *arguments]

@@ -19,6 +19,7 @@ command line is wrong.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import textwrap
@@ -110,4 +111,10 @@ if __name__ == "__main__":
     for name in ("SIGPIPE", "SIGINT"):  # whoever read it has gone, as `head` does, or Ctrl-C was pressed: end at once
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
-    sys.exit(main())
+    try:
+        status = main()
+        sys.stdout.flush()
+    except OSError as error:  # the disk is full, say
+        print(f"gradcheck: error: standard output: {error.strerror}", file=sys.stderr)
+        os._exit(1)  # at once, or Python would fail once more when it closes standard output
+    sys.exit(status)
