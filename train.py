@@ -27,7 +27,7 @@ from tinytransformer.data import (
     plan_batches,
     read_parallel,
 )
-from tinytransformer.evaluation import evaluate_translation
+from tinytransformer.evaluation import evaluate_translation, has_four_words
 from tinytransformer.optim import Adam
 from tinytransformer.options import model_config, or_recipe, parse_arguments, training_options
 from tinytransformer.profiling import Profile
@@ -89,6 +89,8 @@ def run(options: argparse.Namespace, held: ExitStack) -> None:
     held_out = None
     if validation_text:
         held_out = ValidationSet(make_corpus(options, tokenizer, "validation", validation_text), *validation_text)
+        if not has_four_words(held_out.targets):
+            say("note: no sentence of the validation text has four words, so its BLEU is 0, whatever the translations")
     config = model_config(options, len(tokenizer))
     if options.resume:
         require_same_model(options.out, config)

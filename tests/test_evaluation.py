@@ -7,7 +7,14 @@ import pytest
 import sacrebleu
 
 from tinytransformer import tensor
-from tinytransformer.evaluation import Loss, evaluate_loss, evaluate_translation, score
+from tinytransformer.evaluation import (
+    Loss,
+    bleu_tokenizer,
+    evaluate_loss,
+    evaluate_translation,
+    has_four_words,
+    score,
+)
 from tinytransformer.tape import recording
 from tinytransformer.transformer import BEGIN, END
 from tinytransformer.translation import Search
@@ -34,10 +41,45 @@ def test_tokenised_text_is_scored_without_a_word(caplog):
     assert caplog.text == ""
 
 
-def test_a_perfect_translation_scores_100():
-    result = score(REFERENCES, REFERENCES)
+LANGUAGES = {  # how BLEU cuts a sentence into words
+    "German": ("Der alte Mann sieht den Hund.", "13a"),
+    "Arabic": ("الرجل العجوز يرى الكلب.", "13a"),
+    "Korean": ("노인이 큰 개를 봅니다.", "13a"),
+    "digits": ("1 2 3 4", "13a"),
+    "Chinese": ("那个老人看见了一只狗。", "zh"),
+    "Chinese with names": ("约翰·史密斯 (John Smith) 去了北京大学学习数学。", "zh"),
+    "English with a name": ("The old man 老王 sees the dog.", "13a"),
+    "Japanese": ("その老人は犬を見ています。", "char"),
+    "Thai": ("ชายชราเห็นสุนัข", "char"),
+    "Lao": ("ຜູ້ຊາຍເຖົ້າເຫັນໝາ", "char"),
+    "Burmese": ("အဘိုးအိုသည်ခွေးကိုမြင်သည်။", "char"),
+    "Khmer": ("បុរសចំណាស់ឃើញឆ្កែ។", "char"),
+}
+
+
+@pytest.mark.parametrize(("sentence", "tokenizer"), LANGUAGES.values(), ids=LANGUAGES)
+def test_a_perfect_translation_scores_100_in_any_language(sentence, tokenizer):
+    result = score([sentence], [sentence])
     assert result.bleu == pytest.approx(100)
     assert result.chrf == pytest.approx(100)
+    assert f"tok:{tokenizer}|" in result.bleu_signature
+    assert bleu_tokenizer([sentence]) == tokenizer
+    assert 0 <= score(["x"], [sentence]).bleu < 1  # the references decide, not what was made of them
+
+
+def test_chinese_is_scored_as_others_score_it():
+    references = ["那个老人看见了一只狗。", "他说她没有生病。"]
+    hypotheses = ["那个老人看见一只猫。", "他说她没有病。"]
+    assert score(hypotheses, references).bleu == sacrebleu.corpus_bleu(hypotheses, [references], tokenize="zh").score
+
+
+@pytest.mark.parametrize(
+    ("references", "whether"),
+    [(["Hund", "der Hund"], False), (["Hund", "da ist ein Hund"], True), (["狗在那里"], True)],
+)
+def test_bleu_counts_four_words_in_a_row(references, whether):
+    assert has_four_words(references) == whether
+    assert score(references, references).bleu == pytest.approx(100 if whether else 0)
 
 
 def test_each_translation_has_its_own_reference():

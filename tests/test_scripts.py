@@ -78,6 +78,16 @@ def test_the_meter_counts_no_time_that_it_is_paused(train_script, monkeypatch):
         assert bar.postfix == "loss 2.000, rate 1.0e-03, 200 tokens/s, epoch 1"
 
 
+@pytest.mark.parametrize(("target", "notes"), [("Hund.", 1), ("Da ist ein Hund.", 0)])
+def test_a_validation_text_of_which_bleu_says_nothing_is_noted(call, folder, target, notes):
+    (folder / "short.en").write_text("Dog.\n" * 2)
+    (folder / "short.de").write_text(f"{target}\n" * 2)
+    held_out = ("--valid-source", "short.en", "--valid-target", "short.de")
+    status, _, errors = call("train.py", *TEXT, *held_out, *QUICK, "--out", f"short{notes}")
+    assert status == 0
+    assert errors.count("note: no sentence of the validation text has four words, so its BLEU is 0") == notes
+
+
 def test_the_time_left_does_not_jump_after_a_validation(train_script, monkeypatch):
     clock = 0
     monkeypatch.setattr("tqdm.std.time", lambda: clock)
@@ -118,7 +128,7 @@ def test_pairs_that_are_left_out_are_counted(call, folder):
     (folder / "odd.en").write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
     (folder / "odd.de").write_bytes("\n".join(others).encode() + b"\n")
     for language in ("en", "de"):
-        (folder / f"few.{language}").write_text("Dog.\n\n" if language == "en" else "Hund.\nHund.\n")
+        (folder / f"few.{language}").write_text("Dog.\n\n" if language == "en" else "Da ist ein Hund.\n" * 2)
     held_out = ("--valid-source", "few.en", "--valid-target", "few.de")
     status, _, errors = call("train.py", "--source", "odd.en", "--target", "odd.de", *held_out, *QUICK, "--out", "odd")
     assert status == 0

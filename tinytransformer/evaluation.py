@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,10 @@ from tinytransformer.ops import cross_entropy
 from tinytransformer.tape import no_grad
 from tinytransformer.transformer import PAD, Transformer
 from tinytransformer.translation import GREEDY, Search, Translator
+
+HAN = "[\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
+# Scripts that put no spaces between words, beside Han: Thai and Lao, Burmese, Khmer, hiragana and katakana.
+OTHERS = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff]"
 
 
 @dataclass(frozen=True)
@@ -50,16 +55,37 @@ class Score:
 
 
 def score(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
-    """Score translations against one reference each, cased, with sacrebleu's defaults (tokenisation 13a).
+    """Score translations against one reference each, cased, with sacrebleu's defaults but for `bleu_tokenizer`.
 
     Raises: ValueError if the numbers of lines differ or there is none.
     """
     if len(hypotheses) != len(references) or not hypotheses:
         raise ValueError(f"{len(hypotheses)} translations cannot be scored against {len(references)} references")
-    bleu, chrf = BLEU(force=True), CHRF()  # force: without a warning about text that is tokenised
+    bleu, chrf = (
+        BLEU(tokenize=bleu_tokenizer(references), force=True),
+        CHRF(),
+    )  # force: without a warning about text that is tokenised
     bleu_score = bleu.corpus_score(list(hypotheses), [list(references)]).score
     chrf_score = chrf.corpus_score(list(hypotheses), [list(references)]).score
     return Score(bleu_score, str(bleu.get_signature()), chrf_score, str(chrf.get_signature()))
+
+
+def bleu_tokenizer(references: Sequence[str]) -> str:
+    """Return sacrebleu's name of how to cut text like this into the words that BLEU counts.
+
+    "13a", its default, cuts at spaces and punctuation. Where most letters are of scripts that have no spaces, a
+    sentence would be one word, and BLEU 0: "zh" takes every Chinese character for a word, "char" every one of others.
+    """
+    text = "".join(references)
+    han, others = (len(re.findall(script, text)) for script in (HAN, OTHERS))
+    if 2 * (han + others) <= sum(map(str.isalpha, text)):
+        return "13a"
+    return "zh" if han > 9 * others else "char"  # Japanese has both
+
+
+def has_four_words(references: Sequence[str]) -> bool:
+    """Return whether any reference has four words; if none has, BLEU is 0, since it counts four in a row too."""
+    return score(references, references).bleu > 0
 
 
 def evaluate_translation(
