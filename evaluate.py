@@ -22,7 +22,8 @@ def main() -> None:
         translator = Translator.load(options.model, device=options.device)
         corpus = encode_corpus(translator.tokenizer, sources, targets, translator.longest)
         if not corpus.pairs:
-            raise DataError(f"{options.source} and {options.target} hold no pair that the model has positions for")
+            longest = f"of fewer than {translator.longest} subwords a side"
+            raise DataError(f"{options.source} and {options.target} hold no pair {longest}, as the model takes them")
         for note in corpus.notes("test", translator.longest):
             print(f"{note}; BLEU, chrF and exact count them, the loss does not", file=sys.stderr)
         loss = evaluate_loss(translator.model, corpus.pairs)

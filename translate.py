@@ -55,7 +55,7 @@ def print_translations(translator: Translator, lines: list[str], first: int, opt
     """
     for number, line in enumerate(lines, start=first):
         if translator.is_too_long(line):
-            warn(f"line {number} is longer than the {translator.longest} subwords of the model; its beginning is used")
+            warn(f"line {number} has {translator.longest} subwords or more, and the model takes fewer; it is cut")
     for found in translator.hypotheses(lines, search_of(options, first)):
         if options.n_best is None or not found:
             print(found[0].text if found else "")

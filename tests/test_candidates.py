@@ -61,6 +61,14 @@ def test_each_place_is_found():
             assert np.all(logs[0][2:] == -np.inf)
 
 
+def test_an_id_that_is_forbidden_twice_is_counted_once():
+    logits = np.array([[0.5, 2.0, 1.0, -1.0]])
+    for forbidden in ((1, 3), (3, 1, 3, 3, 1)):
+        found, logs = Candidates(Projecting(4), forbidden).best(logits.copy(), 2)
+        np.testing.assert_array_equal(found, [[2, 0]])
+        np.testing.assert_allclose(logs, [[1.0, 0.5]] - np.log(np.exp(logits).sum()), rtol=1e-12)
+
+
 def test_large_logits_do_not_overflow():
     _, logs = Candidates(Projecting(3), ()).best(np.array([[10_000.0, 9_999.0, -10_000.0]]), 3)
     np.testing.assert_allclose(logs, [[-0.31326169, -1.31326169, -20_000.31326169]], rtol=1e-8)

@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from tinytransformer.ops import concatenate
 from tinytransformer.progress import Standing, TrainingError
 from tinytransformer.tape import NonFiniteError, checking, debugging
+from tinytransformer.tensor import Tensor
 from tinytransformer.training import TrainingOptions, train
 
 FAULTS = {  # a parameter in which a NaN stands, and the first operation that meets it
@@ -60,3 +62,10 @@ def test_the_standing_is_that_of_the_last_sound_step(make_model, corpus):
     with debugging(), pytest.raises(NonFiniteError):
         train(model, corpus, options, standing=standing, report=reports.append, stop=spoil)
     assert standing.step == len(reports) == 3
+
+
+def test_gradients_that_overflow_when_they_are_added_up_are_found():
+    x = Tensor(np.ones(2, np.float32), requires_grad=True)
+    expected = pytest.raises(NonFiniteError, match=r"^multiply: the sum of gradients in a leaf is not finite")
+    with np.errstate(over="ignore"), debugging(), expected:
+        concatenate(x * 3e38, x * 3e38).backward(np.ones(4, np.float32))

@@ -85,7 +85,7 @@ def test_as_many_lines_come_out_as_go_in(translate, text, lines, replaced):
     long = [number for number, line in enumerate(text.split(b"\n"), start=1) if len(line) >= 1_000_000]
     told = [line for line in warnings if line not in {WARNING.format(number) for number in replaced}]
     assert told == [
-        f"translate.py: warning: line {number} is longer than the 1024 subwords of the model; its beginning is used"
+        f"translate.py: warning: line {number} has 1024 subwords or more, and the model takes fewer; it is cut"
         for number in long
     ]
 

@@ -59,7 +59,7 @@ MISUSES = [
     (("--dropout", "1.5"), "argument --dropout: '1.5' is not a number from 0 up to, but not including, 1"),
     (("--steps", "0"), "argument --steps: '0' is not a whole number above zero"),
     (("--vocab-size", "many"), "argument --vocab-size: 'many' is not a whole number above zero"),
-    (("--learning-rate", "nan"), "argument --learning-rate: 'nan' is not a number above zero"),
+    (("--learning-rate", "nan"), "argument --learning-rate: 'nan' is not a finite number above zero"),
     (("--steps", "5", "--epochs", "1"), "argument --epochs: not allowed with argument --steps"),
     (("--seed", "-1"), "argument --seed: "),
     (("--nonsense",), "unrecognized arguments: --nonsense"),

@@ -43,7 +43,7 @@ VALUES = {
     "text for a number": ("steps", "many", "argument --steps: 'many' is not a whole number above zero"),
     "fraction": ("seed", 1.5, "argument --seed: '1.5' is not a whole number"),
     "beyond 32 bits": ("replicas", 2**31, "argument --replicas: '2147483648' is not a whole number above zero"),
-    "not finite": ("clip", np.inf, "argument --clip: 'inf' is not a number above zero"),
+    "not finite": ("clip", np.inf, "argument --clip: 'inf' is not a finite number above zero"),
     "out of range": ("dropout", 1.0, "argument --dropout: '1.0' is not a number from 0 up to"),
     "unknown choice": ("preset", "huge", "argument --preset: invalid choice: 'huge'"),
     "true for a number": ("warmup", True, "argument --warmup: expected one argument"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tinytransformer.ops  # noqa: F401  (fills OPS)
+from tinytransformer.module import Parameter
 from tinytransformer.tape import GraphError
 from tinytransformer.tensor import OPS, ShapeError, Tensor
 
@@ -205,6 +206,8 @@ def test_a_tensor_by_name_is_refused():
     x, gain, bias = Tensor(np.ones((2, 3))), leaf([1.0, 2.0, 3.0]), leaf([0.0, 0.0, 0.0])
     with pytest.raises(TypeError, match=r"^layer_norm: a Tensor is passed by position, and never by name"):
         OPS["layer_norm"](x, gain, bias=bias)
+    with pytest.raises(TypeError, match=r"^matmul: a Tensor is passed by position, and never by name"):
+        OPS["matmul"](x, y=Parameter(np.ones((3, 2))))
     assert OPS["layer_norm"](x, gain, bias, eps=0.1).requires_grad
 
 

@@ -170,7 +170,7 @@ REFUSED = [
     (("--sample", "--top-p", "1.5"), "argument --top-p: '1.5' is not a number above 0 and at most 1"),
     (("--sample", "--top-p", "0"), "argument --top-p: '0' is not a number above 0 and at most 1"),
     (("--sample", "--top-k", "0"), "argument --top-k: '0' is not a whole number above zero"),
-    (("--sample", "--temperature", "0"), "argument --temperature: '0' is not a number above zero"),
+    (("--sample", "--temperature", "0"), "argument --temperature: '0' is not a finite number above zero"),
     (("--sample", "--seed", "-1"), "argument --seed: "),
     (("--alpha", "-1"), "argument --alpha: '-1' is not a number from 0 to 10"),
     (("--max-length", "0"), "argument --max-length: '0' is not a whole number above zero"),
@@ -217,7 +217,7 @@ def test_a_line_longer_than_the_positions_is_named_and_begun(script, folder, mak
     long = "The old man sees the dog in front of the station."
     assert len(tokenizer.encode(long)) >= 8
     lines = [fits, "", long, fits, long]
-    warning = "translate.py: warning: line {} is longer than the 8 subwords of the model; its beginning is used"
+    warning = "translate.py: warning: line {} has 8 subwords or more, and the model takes fewer; it is cut"
     for arguments, stdin in ((lines, b""), ((), "\n".join(lines).encode())):
         status, output, errors = script(*arguments, stdin=stdin, model="learned")
         assert (status, len(output)) == (0, 5)

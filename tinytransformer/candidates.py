@@ -33,7 +33,7 @@ class Candidates:
         self.on_cpu = xp is np
         # In this order BLAS reads it faster, by as much however few the rows are: in ten steps the copy has paid.
         self.projection = np.ascontiguousarray(model.projection()) if self.on_cpu else model.projection()
-        self.forbidden = xp.asarray(forbidden, dtype=int)
+        self.forbidden = xp.asarray(sorted(set(forbidden)), dtype=int)  # each once, or sums would count it again
 
     def logits(self, features: Array) -> tuple[Array, Array]:
         """(rows, D) -> the logits, (rows, V), -inf where forbidden, and ln(sum(e^logits)) before that, (rows, 1).

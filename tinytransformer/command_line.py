@@ -67,7 +67,7 @@ def above_zero(text: str) -> float:
     """Parse a number above zero."""
     number = _number(text)
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number above zero")
     return number
 
 

@@ -129,7 +129,7 @@ def add_training_options(group: argparse._ArgumentGroup) -> None:
     length = group.add_mutually_exclusive_group()
     most = 99_999_999  # a step names files, by eight digits
     length.add_argument("--steps", type=up_to(most), metavar="N", help="updates of the parameters")
-    length.add_argument("--epochs", type=epochs, metavar="N", help="passes over the training text, instead of steps")
+    length.add_argument("--epochs", type=epochs, metavar="N", help="passes over the text, rounded to whole steps")
     group.add_argument("--batch-tokens", type=count, metavar="N", help="most subwords on either side of a batch")
     group.add_argument("--accumulate", type=up_to(1_000_000), default=1, metavar="N", help="batches per update")
     group.add_argument("--learning-rate", type=above_zero, metavar="R", help="at its peak")

@@ -99,6 +99,8 @@ def run_backward(root: Any, gradient: Array) -> None:
         for x, dx in _run_node(node, gradients.pop(node)):
             if x.node is None and (x.grad is None or not is_on_gpu(dx)):
                 _add_to_leaf(x, dx)
+                if checking.get():
+                    require_finite(node.name, "sum of gradients in a leaf", x.grad)
                 continue
             owner = x.node or x
             if owner not in gradients:

@@ -79,8 +79,8 @@ class Tensor:
 
         The graph is consumed: each Node lets go of its inputs and of all it saved as soon as it has run.
 
-        gradient: dL/dself, an array of this Tensor's shape and dtype. May be left out for a scalar: then
-            the Tensor itself is the loss L, and dL/dself is 1.
+        gradient: dL/dself, an array of this Tensor's shape and dtype, but not the `grad` of a leaf, which changes
+            meanwhile. May be left out for a scalar: then the Tensor itself is the loss L, and dL/dself is 1.
         Raises: GraphError if the Tensor is not recorded, is not a scalar and has no `gradient`, or its
             graph has been freed by an earlier backward; ShapeError or TypeError if `gradient` does not fit.
         """
@@ -150,7 +150,7 @@ class Operation:
         Raises: TypeError for other inputs, for a Tensor among the options, if the arrays do not share one floating
         dtype, or if the result has another.
         """
-        if Tensor in map(type, options.values()):
+        if any(isinstance(option, Tensor) for option in options.values()):
             raise TypeError(f"{self.name}: a Tensor is passed by position, and never by name")
         arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
         dtype = _common_dtype(self.name, arrays)

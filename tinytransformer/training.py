@@ -16,7 +16,6 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tinytransformer.backend import Array, may_fork, shared
 from tinytransformer.data import Batch, Corpus, make_batch, plan_batches
@@ -25,7 +24,7 @@ from tinytransformer.optim import Adam, Numbers, clipping, cosine, inverse_squar
 from tinytransformer.progress import Progress, Standing, Unread
 from tinytransformer.timing import timed
 from tinytransformer.transformer import PAD, Transformer
-from tinytransformer.workers import hire
+from tinytransformer.workers import hire, one_thread_of_blas
 
 SCHEDULES = ("inverse-square-root", "cosine")
 
@@ -119,7 +118,8 @@ class Replicas:
     The replicas use the same parameters, but each has its own tape, generator and gradients. Their gradients are added
     in a fixed order, so the result depends on their number and not on which was faster. What goes element by element,
     adding gradients and moving parameters, each does for a slice of the flat vectors. BLAS is held to one thread each,
-    so that they do not wait for each other. Where no process can share a model, they are threads: workers.py.
+    so that they do not wait for each other. Where no process can share a model, they are threads: workers.py. Processes
+    share memory that the parameters are moved into, and out of at the end; arrays that were taken of them before stay.
     """
 
     def __init__(self, model: Transformer, options: TrainingOptions, optimizer: Adam):
@@ -129,7 +129,7 @@ class Replicas:
 
     def __enter__(self) -> Replicas:
         with ExitStack() as stack:
-            stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
+            stack.enter_context(one_thread_of_blas())
             self.models[0].parameters.zero_grad()  # from here on each step leaves zeros
             if self.options.replicas > 1 and may_fork(self.optimizer.m):
                 self._move_all(shared)

@@ -11,14 +11,13 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tinytransformer.backend import cores
 from tinytransformer.checkpoint import load_model
 from tinytransformer.decoding import Hypothesis, Sampling, beam_search, greedy, sample
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer
-from tinytransformer.workers import hire
+from tinytransformer.workers import hire, one_thread_of_blas
 
 BATCH_TOKENS = 24576  # decoded together, padding included: of a source once, and once for each row of its beam
 WORTH_A_CORE = 2048  # source tokens that are worth a process of their own, beam included
@@ -99,7 +98,7 @@ class Translator:
             return [found for batch in group if not ended.is_set() for found in self._search(batch, sources, search)]
 
         with ExitStack() as stack:
-            stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
+            stack.enter_context(one_thread_of_blas())
             workers = [hire(search_all, self.model.parameters.data, stack) for _ in groups[1:]]
             stack.callback(ended.set)  # first of all, since a thread is waited for
             for worker, group in zip(workers, groups[1:], strict=True):

@@ -6,7 +6,10 @@ whenever an operation begins or ends: two of them need a tenth more time than tw
 toy more than one thread alone. They work everywhere, though; so elsewhere it is a thread: macOS's own matrix products
 fail in a fork, Windows has none, and a GPU belongs to one process.
 
-Which of the two it is makes no difference to the result, not in a single bit.
+Which of the two it is makes no difference to the result, not in a single bit. But a process cannot be forked while
+another thread of yours is in a product that BLAS has divided over several threads: OpenBLAS then waits for ever. Who
+multiplies beside a training or a search, does it with one thread of BLAS (OPENBLAS_NUM_THREADS=1), or trains with one
+replica.
 """
 
 from __future__ import annotations
@@ -17,13 +20,15 @@ import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from multiprocessing.connection import Pipe
 from time import perf_counter
 from typing import Any
+
+from threadpoolctl import threadpool_limits
 
 from tinytransformer.backend import Array, may_fork
 from tinytransformer.timing import timing
@@ -45,6 +50,32 @@ def hire(work: Work, x: Array, stack: ExitStack) -> Worker:
     worker = (Process if may_fork(x) else Thread)(work)
     stack.callback(worker.dismiss)
     return worker
+
+
+class BlasLimit:
+    """Holds BLAS to one thread while anybody wants it so, and then gives it back what it had."""
+
+    def __init__(self) -> None:
+        self.lock, self.holders = threading.Lock(), 0
+        self.limit: Any = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold it inside the block. Blocks may overlap, in several threads."""
+        with self.lock:
+            if self.holders == 0:
+                self.limit = threadpool_limits(limits=1, user_api="blas")
+            self.holders += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.holders -= 1
+                if self.holders == 0:
+                    self.limit.restore_original_limits()
+
+
+one_thread_of_blas = BlasLimit().held
 
 
 class Thread:
@@ -88,7 +119,8 @@ class Process:
         try:
             with warnings.catch_warnings():
                 # Python warns that another thread may hold a lock, which nobody gives back in the fork. Nothing that a
-                # worker does asks for a lock of another thread's; those of the C library and of BLAS are seen to.
+                # worker does asks for a lock of another thread's; the C library sees to its own, and BLAS to those of
+                # threads that rest.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self.pid = os.fork()
         except OSError as error:

@@ -57,3 +57,11 @@ def test_a_kink_within_the_step_shows(distance):
     x = np.array(distance)
     found = differences(lambda: float(np.abs(x)), x)
     assert max(abs(found.sixth - found.fourth), abs(found.jump)) > 1e-3
+
+
+@pytest.mark.parametrize("grid", [1e-3, 1e-4, 1 / 400, 1 / 512])
+def test_steps_finer_than_ours_show(grid):
+    """Were our steps multiples of those of f, it would seem to be the straight line that it goes along."""
+    x = np.array([0.3712])
+    found = differences(lambda: float(np.round(x[0] / grid) * grid), x)
+    assert abs(found.sixth - found.fourth)[0] > 1e-6 or abs(found.jump)[0] > 1e-6

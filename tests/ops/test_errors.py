@@ -146,3 +146,13 @@ def documented_errors(name):
 def test_every_documented_error_is_tried_and_every_error_tried_is_documented(name):
     tried = {error.__name__ for op, _, _, error, _ in ERRORS if op == name}
     assert tried == documented_errors(name)
+
+
+@pytest.mark.parametrize("bad", [np.int64(-1), np.int64(4), np.array(-1)])
+def test_an_id_that_is_a_number_of_numpy_is_looked_at_too(bad):
+    """As an element of an array of ids is one; NumPy would take -1 for the last row."""
+    with pytest.raises(IndexError, match=rf"^embedding: id {bad} is outside \[0, 4\)"):
+        OPS["embedding"](np.ones((4, 3)), ids=bad)
+    with pytest.raises(IndexError, match=rf"^cross_entropy: id {bad} is outside \[0, 4\)"):
+        OPS["cross_entropy"](np.ones(4), targets=bad)
+    assert OPS["embedding"](np.ones((4, 3)), ids=np.int64(3)).shape == (3,)

@@ -92,6 +92,25 @@ def test_queries_that_see_nothing_get_zeros(dtype, op, options):
     np.testing.assert_array_equal(output.data[mask[:, :, :, 0].repeat(2, 1)], plain[mask[:, :, :, 0].repeat(2, 1)])
 
 
+@pytest.mark.parametrize("name", ["attention", "blockwise_attention"])
+def test_without_a_key_there_is_nothing_to_see(name):
+    query, key, value = (Tensor(np.ones((1, 2, time, 4)), requires_grad=True) for time in (3, 0, 0))
+    y = OPS[name](query, key, value)
+    np.testing.assert_array_equal(y.data, np.zeros((1, 2, 3, 4)))
+    y.backward(np.ones(y.shape))
+    assert [x.grad.shape for x in (query, key, value)] == [(1, 2, 3, 4), (1, 2, 0, 4), (1, 2, 0, 4)]
+    assert not query.grad.any()
+
+
+def test_without_features_a_linear_layer_gives_its_bias():
+    x, weight, bias = (Tensor(np.ones(shape), requires_grad=True) for shape in ((2, 3, 0), (0, 4), 4))
+    y = OPS["linear"](x, weight, bias)
+    np.testing.assert_array_equal(y.data, np.ones((2, 3, 4)))
+    y.backward(np.ones(y.shape))
+    assert (x.grad.shape, weight.grad.shape) == ((2, 3, 0), (0, 4))
+    np.testing.assert_array_equal(bias.grad, np.full(4, 6.0))
+
+
 def test_cross_entropy_of_nothing_but_padding_is_zero():
     """A batch without a real token has no loss and no gradient, rather than 0/0."""
     logits = Tensor(np.ones((2, 3), dtype=np.float32), requires_grad=True)

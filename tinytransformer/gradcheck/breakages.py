@@ -169,6 +169,22 @@ def not_divided_by_the_sum(call: Pass) -> Gradients:
     return (call.right[0] * np.exp(x - x.max(**over)).sum(**over),)
 
 
+def no_number_at_0(call: Pass) -> Gradients:
+    """Find the other factors of a product, or power, by dividing it by x, which at 0 is 0 / 0."""
+    with np.errstate(invalid="ignore"):
+        return tuple(call.dy * call.options.get("exponent", 1) * call.y / x for x in call.inputs)
+
+
+def middle_axis_put_last(call: Pass) -> Gradients:
+    """Stretch dy along a new last axis, as it is right where the last was reduced."""
+    if call.options["axis"] != 1 or call.options.get("keepdims"):
+        return call.right
+    (x,) = call.inputs
+    return (
+        np.broadcast_to(call.dy[..., None], x.shape) * (call.y.size / x.size if call.plain.__name__ == "mean" else 1),
+    )
+
+
 def ties_not_shared(call: Pass) -> Gradients:
     """Give each of k tied maxima dy instead of dy / k."""
     (x,), over = call.inputs, {"axis": call.options["axis"], "keepdims": True}
@@ -206,9 +222,15 @@ ATTENTION: dict[str, Spoil] = {
 }
 
 BY_HAND: dict[str, dict[str, Spoil]] = {
+    "multiply": {"no number at 0": no_number_at_0},
+    "power": {"no number at 0": no_number_at_0},
     "relu": {"slope 1 at 0": lambda call: (call.dy * (call.inputs[0] >= 0),)},
     "gelu": {"slope inside the tanh left out": lambda call: gelu_backward(call, du=False)},
-    "mean": {"not divided by n": lambda call: (call.right[0] * (call.inputs[0].size // call.y.size),)},
+    "sum": {"middle axis put last": middle_axis_put_last},
+    "mean": {
+        "middle axis put last": middle_axis_put_last,
+        "not divided by n": lambda call: (call.right[0] * (call.inputs[0].size // call.y.size),),
+    },
     "max": {"ties not shared": ties_not_shared},
     "logsumexp": {"not divided by the sum": not_divided_by_the_sum},
     "softmax": {"sum left out": lambda call: (call.y * call.dy,)},

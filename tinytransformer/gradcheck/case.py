@@ -63,6 +63,16 @@ def off_zero(*shape: int) -> Draw:
     return lambda generator: generator.uniform(1, 2, shape) * np.resize([1.0, -1.0], shape)
 
 
+def with_zeros(*shape: int) -> Draw:
+    """Every second element is exactly 0."""
+    return lambda generator: generator.uniform(1, 2, shape) * np.resize([1.0, 0.0, -1.0, 0.0], shape)
+
+
+def far(*shape: int) -> Draw:
+    """From 43.5 to 46.5."""
+    return lambda generator: generator.uniform(43.5, 46.5, shape)
+
+
 def separated(*shape: int) -> Draw:
     """Numbers in random order, 0.1 apart: ten steps of the numerical derivative."""
     return lambda generator: 0.1 * generator.permutation(int(np.prod(shape))).reshape(shape)

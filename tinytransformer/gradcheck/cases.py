@@ -10,7 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from tinytransformer.gradcheck.case import Case, anywhere, dice, off_zero, positive, separated, strided, transposed
+from tinytransformer.gradcheck.case import (
+    Case,
+    anywhere,
+    dice,
+    far,
+    off_zero,
+    positive,
+    separated,
+    strided,
+    transposed,
+    with_zeros,
+)
 from tinytransformer.ops import add, transpose
 
 DrawOfShape = Callable[..., Callable[[np.random.Generator], np.ndarray]]
@@ -28,6 +39,11 @@ def one_input(draw: DrawOfShape, **options: Any) -> list[Case]:
         Case("transposed view" + suffix, transposed(draw(3, 4)), **options),
         Case("strided view" + suffix, strided(draw(3, 7)), **options),
     ]
+
+
+def smooth_everywhere() -> list[Case]:
+    """Cases of y = op(x) in which x can be 0."""
+    return [*one_input(anywhere), Case("zeros", with_zeros(3, 4))]
 
 
 def two_inputs(draw: DrawOfShape, *, itself_is_constant: bool = False) -> list[Case]:
@@ -48,6 +64,8 @@ def reductions(draw: DrawOfShape) -> list[Case]:
     return [
         *(Case(f"axis {axis}", draw(2, 3, 2), axis=axis) for axis in (None, 0, -1, (0, -1))),
         *(Case(f"axis {axis}, kept", draw(1, 5), axis=axis, keepdims=True) for axis in (None, 0, 1)),
+        Case("axis 1 of a cube", draw(3, 3, 3), axis=1),
+        Case("axes (0, 2), kept", draw(2, 3, 2), axis=(0, 2), keepdims=True),
         Case("transposed view", transposed(draw(3, 4)), axis=0),
     ]
 
@@ -69,6 +87,7 @@ ONE_KEY_EACH = np.array([[0, 1, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0]], dtype=bool)
 ONE_BLIND_QUERY = np.array([[1, 0, 1, 1], [0, 0, 0, 0], [0, 1, 1, 0]], dtype=bool)
 ALL_BLIND = np.zeros((3, 4), dtype=bool)
 PADDED = np.array([[1, 1, 0], [1, 1, 1]], dtype=bool).reshape(2, 1, 1, 3)
+OF_EACH_HEAD = np.arange(48).reshape(2, 2, 3, 4) % 5 > 0
 
 QKV = (anywhere(1, 2, 3, 2), anywhere(1, 2, 4, 2), anywhere(1, 2, 4, 3))  # (B, H, T, d): 3 queries, 4 keys
 SENTENCES = (anywhere(2, 1, 3, 2),) * 3
@@ -89,9 +108,12 @@ def attention_cases(**block: Any) -> list[Case]:
         Case("padded, causal", *SENTENCES, mask=PADDED, causal=True, **block),
         Case("one key for each query", *QKV, mask=ONE_KEY_EACH, zero=("query", "key"), **block),
         Case("one blind query", *QKV, mask=ONE_BLIND_QUERY, **block),
+        Case("a mask for each head", *[anywhere(2, 2, t, 2) for t in (3, 4, 4)], mask=OF_EACH_HEAD, **block),
+        Case("large scores", positive(1, 2, 3, 2), far(1, 2, 4, 2), anywhere(1, 2, 4, 3), **block),
         Case("all queries blind", *QKV, mask=ALL_BLIND, zero=("query", "key", "value"), **block),
         Case("dropout", *QKV, rate=0.4, generator=dice, **block),
         Case("dropout, causal", *SENTENCES, causal=True, rate=0.4, generator=dice, **block),
+        Case("dropout, padded", *SENTENCES, mask=PADDED, rate=0.4, generator=dice, **block),
         Case("dropout, no generator", *QKV, rate=0.4, **block),
         Case("dropout, rate 0", *QKV, rate=0.0, generator=dice, **block),
         Case(  # a bias on the keys shifts all scores of a query alike, which softmax does not see
@@ -104,12 +126,17 @@ def attention_cases(**block: Any) -> list[Case]:
 
 
 CASES: dict[str, list[Case]] = {
-    **dict.fromkeys(("add", "multiply"), two_inputs(anywhere)),
+    "add": two_inputs(anywhere),
+    "multiply": [*two_inputs(anywhere), Case("zeros", with_zeros(3, 4), with_zeros(3, 4))],
     "subtract": two_inputs(anywhere, itself_is_constant=True),
     "divide": two_inputs(off_zero, itself_is_constant=True),
-    **dict.fromkeys(("negate", "exp", "tanh", "sigmoid", "gelu"), one_input(anywhere)),
+    **dict.fromkeys(("negate", "exp", "tanh", "sigmoid", "gelu"), smooth_everywhere()),
     **dict.fromkeys(("log", "sqrt"), one_input(positive)),
-    "power": one_input(off_zero, exponent=3) + one_input(positive, exponent=-0.5),
+    "power": [
+        *one_input(off_zero, exponent=3),
+        *one_input(positive, exponent=-0.5),
+        Case("zeros, exponent 3", with_zeros(3, 4), exponent=3),
+    ],
     "relu": one_input(off_zero),
     **dict.fromkeys(("sum", "mean", "logsumexp"), reductions(anywhere)),
     "max": reductions(separated),
@@ -127,6 +154,7 @@ CASES: dict[str, list[Case]] = {
     "concatenate": [
         Case("last axis", anywhere(2, 3), anywhere(2, 1), anywhere(2, 2)),
         Case("first axis", anywhere(2, 3), anywhere(2, 3), axis=0),
+        Case("middle axis", anywhere(2, 2, 2), anywhere(2, 1, 2), axis=1),
         Case("views", transposed(anywhere(2, 3)), strided(anywhere(3, 5))),
         Case("one array", anywhere(2, 3)),
         Case("with itself", anywhere(2, 3), call=lambda op, *xs: op(*xs, *xs)),
@@ -187,6 +215,8 @@ CASES: dict[str, list[Case]] = {
         Case("transposed view", transposed(anywhere(5, 4)), targets=TARGETS),
         Case("smoothed", LOGITS, targets=TARGETS, label_smoothing=0.1),
         Case("padded", LOGITS, targets=TARGETS, padding=0),
+        Case("two sentences, padded", anywhere(2, 3, 4), targets=IDS, padding=0),
+        Case("counted", LOGITS, targets=TARGETS, count=7),
         Case("padded, smoothed, counted", LOGITS, targets=TARGETS, padding=0, label_smoothing=0.1, count=7),
         Case("only padding", LOGITS, targets=0 * TARGETS, padding=0, zero=("logits",)),
     ],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-STEP = 1e-2  # rounding costs about 1e-16 / (STEP / 4), truncation about STEP^6: neither comes near 1e-9
+# Rounding costs about 1e-16 / (STEP / 4), truncation about STEP^6: neither comes near 1e-9. And no power of ten is a
+# multiple of STEP / 4, or a function that repeats so often, as rounding to decimals does, would seem to have no steps.
+STEP = 1e-2 * math.sqrt(1.1)
 
 
 class Differences(NamedTuple):

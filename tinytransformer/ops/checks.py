@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinytransformer.backend import Array
+from tinytransformer.backend import Array, is_on_gpu
 from tinytransformer.tensor import ShapeError
 
 
@@ -53,8 +53,8 @@ def require_ids(name: str, ids: Array, count: int) -> None:
     """
     if ids.dtype.kind not in "iu":
         raise TypeError(f"{name}: ids must be integers, got {ids.dtype}")
-    if isinstance(ids, np.ndarray) and ids.size and not (ids.min() >= 0 and ids.max() < count):
-        bad = ids[(ids < 0) | (ids >= count)].flat[0]
+    if not is_on_gpu(ids) and ids.size and not (ids.min() >= 0 and ids.max() < count):
+        bad = np.asarray(ids)[(ids < 0) | (ids >= count)].flat[0]
         raise IndexError(f"{name}: id {bad} is outside [0, {count})")
 
 

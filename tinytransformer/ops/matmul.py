@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinytransformer import kernels
 from tinytransformer.backend import is_on_gpu
 from tinytransformer.ops.checks import require, require_broadcast, require_shape, shape_of
-from tinytransformer.ops.sums import sum_to_last
+from tinytransformer.ops.sums import rows_of, sum_to_last
 from tinytransformer.tensor import op
 
 
@@ -64,13 +64,13 @@ def linear(x, weight, bias):
     require_shape("linear", weight.shape[1:], bias=bias)
     if is_on_gpu(x):
         return kernels.linear(x, weight, bias)
-    rows = x.reshape(-1, x.shape[-1])  # one large product; at three axes NumPy makes one per sentence
+    rows = rows_of(x)  # one large product; at three axes NumPy makes one per sentence
     y = rows @ weight
     if bias is not None:
         y += bias
 
     def backward(dy):
-        dy = dy.reshape(-1, dy.shape[-1])
+        dy = rows_of(dy)
         dx = (dy @ weight.T).reshape(x.shape)
         return dx, rows.T @ dy, None if bias is None else sum_to_last(dy)
 
