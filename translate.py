@@ -51,6 +51,8 @@ def main() -> None:
 def print_translations(translator: Translator, lines: list[str], first: int, options: argparse.Namespace) -> None:
     """Print the best translation of each line; under --n-best the best few, each behind its score and a tab.
 
+    There can be fewer than asked for; and of an empty line nothing but an empty line.
+
     first: the number of the first line.
     """
     for number, line in enumerate(lines, start=first):
@@ -140,7 +142,9 @@ def parse_arguments() -> argparse.Namespace:
         "--beam", type=hypotheses, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy"
     )
     search.add_argument("--alpha", type=exponent, default=0.6, metavar="A", help="favour long translations by this")
-    search.add_argument("--n-best", type=hypotheses, metavar="N", help="print N with their scores, finished ones first")
+    search.add_argument(
+        "--n-best", type=hypotheses, metavar="N", help="print up to N with their scores, of an empty line one without"
+    )
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--sample", action="store_true", help="draw translations instead of searching for the best")
     sampling.add_argument("--temperature", type=above_zero, default=1.0, metavar="T", help="below 1: more careful")
