@@ -1,4 +1,4 @@
-"""Hold the project to its size: the core below 1,500 lines of code, a function below 50, no file of code over 300 in all.
+"""Hold the code to its size: the core below 1,500 lines of code, a function below 50, no file over 300 in all.
 
 A line of code is one that holds more than a comment, a docstring or white space. The core is what every model is made
 of, and moved by: from backend.py up to layers.py and optim.py. What `kernels` computes on a GPU the core has once

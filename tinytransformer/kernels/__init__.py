@@ -1,7 +1,7 @@
 """What a GPU computes in one go, where operation by operation the host could not keep up.
 
 To launch anything on a GPU takes the host 10 to 20 microseconds, and most operations of a Transformer are shorter than
-that: a layer norm, plainly written, is a dozen launches forward and as many backward, for 20 microseconds of arithmetic.
+that: a layer norm, plainly written, is a dozen launches in either direction, for 20 microseconds of arithmetic.
 So on a GPU the operations that cost a step most are handed over here, whole. The plain versions in `ops`, `optim.py`
 and `tape.py` say what is computed and why. Here the same is computed, but for which elements dropout drops and for a
 NaN among hidden scores; and the same gradient checks hold for both.
