@@ -27,7 +27,7 @@ from tinytransformer.data import (
     plan_batches,
     read_parallel,
 )
-from tinytransformer.evaluation import evaluate_translation, has_four_words
+from tinytransformer.evaluation import evaluate_translation
 from tinytransformer.optim import Adam
 from tinytransformer.options import model_config, or_recipe, parse_arguments, training_options
 from tinytransformer.profiling import Profile
@@ -89,8 +89,6 @@ def run(options: argparse.Namespace, held: ExitStack) -> None:
     held_out = None
     if validation_text:
         held_out = ValidationSet(make_corpus(options, tokenizer, "validation", validation_text), *validation_text)
-        if not has_four_words(held_out.targets):
-            say("note: no sentence of the validation text has four words, so its BLEU is 0, whatever the translations")
     config = model_config(options, len(tokenizer))
     if options.resume:
         require_same_model(options.out, config)
@@ -101,6 +99,8 @@ def run(options: argparse.Namespace, held: ExitStack) -> None:
         return
     translator = Translator(model, tokenizer, corpus.length_ratio())
     validation = Validation(options.out, translator, held_out, say, average=options.average)
+    if validation.by_loss:
+        say("note: no sentence of the validation text has four words, so BLEU says nothing; the lowest loss is best")
     training = training_options(options, corpus)
     checkpoint = Checkpoint(options.out, Adam(model.parameters, weight_decay=training.weight_decay), validation)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ def train_and_save(
             checkpoint.save()
             say(f"interrupted after step {standing.step}; to go on: {to_go_on}")
         elif standing.step < training.steps:
-            say(f"stopped after step {standing.step}: {validation.since} validations brought no better BLEU")
+            say(f"stopped after step {standing.step}: {validation.since} validations brought no {validation.better}")
         if options.profile:
             tqdm.write(f"{profile.table()}\n", file=sys.stdout)
     validation.finish()

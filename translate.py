@@ -143,7 +143,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     search.add_argument("--alpha", type=exponent, default=0.6, metavar="A", help="favour long translations by this")
     search.add_argument(
-        "--n-best", type=hypotheses, metavar="N", help="print up to N with their scores, of an empty line one without"
+        "--n-best", type=hypotheses, metavar="N", help="print up to N with their scores, finished ones first"
     )
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--sample", action="store_true", help="draw translations instead of searching for the best")

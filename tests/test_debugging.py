@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tinytransformer.ops import concatenate
+from tinytransformer.ops import concatenate, exp
 from tinytransformer.progress import Standing, TrainingError
 from tinytransformer.tape import NonFiniteError, checking, debugging
 from tinytransformer.tensor import Tensor
@@ -64,8 +64,20 @@ def test_the_standing_is_that_of_the_last_sound_step(make_model, corpus):
     assert standing.step == len(reports) == 3
 
 
-def test_gradients_that_overflow_when_they_are_added_up_are_found():
+def huge_twice(x):
+    return concatenate(x * 3e38, x * 3e38)
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_gradients_that_overflow_when_they_are_added_up_are_found(inner):
     x = Tensor(np.ones(2, np.float32), requires_grad=True)
-    expected = pytest.raises(NonFiniteError, match=r"^multiply: the sum of gradients in a leaf is not finite")
+    expected = pytest.raises(NonFiniteError, match=r"^multiply: the sum of gradients that it adds to is not finite")
     with np.errstate(over="ignore"), debugging(), expected:
-        concatenate(x * 3e38, x * 3e38).backward(np.ones(4, np.float32))
+        huge_twice(exp(-x) if inner else x).backward(np.ones(4, np.float32))
+
+
+def test_on_a_gpu_they_are_found_at_the_end(gpu):
+    x = Tensor(gpu.asarray(np.ones(2, np.float32)), requires_grad=True)
+    x.grad = gpu.asarray(np.zeros(2, np.float32))
+    with np.errstate(over="ignore"), debugging(), pytest.raises(NonFiniteError, match=r"gradients.* is not finite"):
+        huge_twice(x).backward(gpu.asarray(np.ones(4, np.float32)))

@@ -30,9 +30,9 @@ class Programmed:
 def begin(make_model, corpus, tmp_path):
     """Return a function that begins a validation whose translations are given, or that has no held-out set."""
 
-    def make(translations=(), *, average=1, announce=lambda line: None):
+    def make(translations=(), *, target=GOOD, average=1, announce=lambda line: None):
         model = make_model(12, dtype=np.float32)
-        held_out = ValidationSet(corpus, ["source"], [GOOD]) if translations else None
+        held_out = ValidationSet(corpus, ["source"], [target]) if translations else None
         return Validation(tmp_path, Programmed(model, translations), held_out, announce, average=average)
 
     return make
@@ -96,6 +96,18 @@ def test_the_best_weights_are_kept(begin, corpus, tmp_path, translations, best, 
     validation.finish()
     np.testing.assert_array_equal(validation.translator.model.parameters.data, weights[best - 1])
     assert rows(tmp_path) == found
+
+
+def test_where_no_target_has_four_words_the_lowest_loss_is_best(begin, tmp_path):
+    """BLEU would be 0 for the right translation, and more for one that goes on and on."""
+    validation = begin(["x", "Hund", "Hund a b c d"], target="Hund")
+    weights = measure(validation, (1, 2, 3))
+    assert [row["valid_bleu"] > 0 for row in rows(tmp_path)] == [False, False, True]
+    losses = [row["valid_loss"] for row in rows(tmp_path)]
+    assert losses == sorted(losses)  # larger and larger weights are no good
+    np.testing.assert_array_equal(kept(validation), weights[0])
+    assert validation.since == 2
+    assert validation.best == pytest.approx(-losses[0], abs=1e-4)
 
 
 def test_the_loss_is_that_of_the_held_out_pairs(begin, corpus, tmp_path):

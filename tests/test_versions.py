@@ -15,10 +15,3 @@ def test_every_lower_bound_is_tested_as_it_stands():
     assert tested.keys() == bounds.keys()
     for name, bound in bounds.items():
         assert tested[name] == bound + ".0" * (2 - bound.count(".")), name
-
-
-def test_the_lowest_python_is_tried_where_there_is_one():
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    lowest = setup["options"]["python_requires"].removeprefix(">=")
-    assert f" python{lowest} " in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

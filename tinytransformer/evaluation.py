@@ -16,8 +16,9 @@ from tinytransformer.transformer import PAD, Transformer
 from tinytransformer.translation import GREEDY, Search, Translator
 
 HAN = "[\u3400-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
-# Scripts that put no spaces between words, beside Han: Thai and Lao, Burmese, Khmer, hiragana and katakana.
-OTHERS = "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff]"
+# Of other scripts that put no spaces between words: Thai, Lao, Tibetan, Burmese, Khmer and Japanese ones.
+OTHERS = "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\uff66-\uff9d]"
+WORD = rf"(?:(?!{HAN}|{OTHERS})[^\W\d_])+"
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,8 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
     """
     if len(hypotheses) != len(references) or not hypotheses:
         raise ValueError(f"{len(hypotheses)} translations cannot be scored against {len(references)} references")
-    bleu, chrf = (
-        BLEU(tokenize=bleu_tokenizer(references), force=True),
-        CHRF(),
-    )  # force: without a warning about text that is tokenised
+    # force: without a warning about text that is tokenised
+    bleu, chrf = BLEU(tokenize=bleu_tokenizer(references), force=True), CHRF()
     bleu_score = bleu.corpus_score(list(hypotheses), [list(references)]).score
     chrf_score = chrf.corpus_score(list(hypotheses), [list(references)]).score
     return Score(bleu_score, str(bleu.get_signature()), chrf_score, str(chrf.get_signature()))
@@ -73,19 +72,24 @@ def score(hypotheses: Sequence[str], references: Sequence[str]) -> Score:
 def bleu_tokenizer(references: Sequence[str]) -> str:
     """Return sacrebleu's name of how to cut text like this into the words that BLEU counts.
 
-    "13a", its default, cuts at spaces and punctuation. Where most letters are of scripts that have no spaces, a
-    sentence would be one word, and BLEU 0: "zh" takes every Chinese character for a word, "char" every one of others.
+    "13a", its default, cuts at spaces and punctuation. In scripts without spaces a sentence would be one word, and BLEU
+    0. Where their characters are more than all other words, "zh" takes every Chinese character for a word, and "char"
+    every one of others.
     """
-    text = "".join(references)
-    han, others = (len(re.findall(script, text)) for script in (HAN, OTHERS))
-    if 2 * (han + others) <= sum(map(str.isalpha, text)):
+    text = "\n".join(references)
+    han, others, words = (len(re.findall(kind, text)) for kind in (HAN, OTHERS, WORD))
+    if han + others <= words:
         return "13a"
     return "zh" if han > 9 * others else "char"  # Japanese has both
 
 
 def has_four_words(references: Sequence[str]) -> bool:
-    """Return whether any reference has four words; if none has, BLEU is 0, since it counts four in a row too."""
-    return score(references, references).bleu > 0
+    """Return whether any reference has four words. If none has, BLEU says nothing, since it counts four in a row too.
+
+    A perfect translation then has 0, and one that goes on and on has more.
+    """
+    cut = BLEU(tokenize=bleu_tokenizer(references)).tokenizer
+    return any(len(cut(line).split()) >= 4 for line in references)
 
 
 def evaluate_translation(

@@ -97,21 +97,22 @@ def run_backward(root: Any, gradient: Array) -> None:
     ours: set[Any] = set()
     for node in _nodes_behind(root.node):
         for x, dx in _run_node(node, gradients.pop(node)):
+            owner = x.node or x
             if x.node is None and (x.grad is None or not is_on_gpu(dx)):
                 _add_to_leaf(x, dx)
-                if checking.get():
-                    require_finite(node.name, "sum of gradients in a leaf", x.grad)
-                continue
-            owner = x.node or x
-            if owner not in gradients:
+            elif owner not in gradients:
                 gradients[owner] = dx
             elif owner in ours:
                 gradients[owner] += dx
             else:
                 gradients[owner] = gradients[owner] + dx
                 ours.add(owner)
+            if checking.get():
+                require_finite(node.name, "sum of gradients that it adds to", gradients.get(owner, x.grad))
     if gradients:  # on a GPU those of the leaves are left
         kernels.add_pairs([(leaf.grad, dx) for leaf, dx in gradients.items()])
+        for leaf in gradients if checking.get() else ():
+            require_finite("backward", "sum of the gradients of a leaf", leaf.grad)
 
 
 def _nodes_behind(root: Node) -> list[Node]:

@@ -15,7 +15,7 @@ from tinytransformer.checkpoint import (
     save_weights,
 )
 from tinytransformer.data import Corpus
-from tinytransformer.evaluation import evaluate_loss, evaluate_translation
+from tinytransformer.evaluation import evaluate_loss, evaluate_translation, has_four_words
 from tinytransformer.reading import open_file, parse_json
 from tinytransformer.translation import Translator
 from tinytransformer.writing import move, write_atomically
@@ -33,8 +33,9 @@ class ValidationSet:
 class Validation:
     """Measures a model as its training goes, and keeps the best weights in model.safetensors.
 
-    The best are those with the highest BLEU; without held-out pairs, the latest. If a mean is wanted, the weights of
-    the last few validations are kept as well, and their mean takes the place of the best at the end.
+    The best are those with the highest BLEU, or where BLEU says nothing (`has_four_words`) those with the lowest loss;
+    without held-out pairs, the latest. If a mean is wanted, the weights of the last few validations are kept as well,
+    and their mean takes the place of the best at the end.
 
     What belongs to one checkpoint stands in several files, and the power may fail between any two. So a validation only
     adds: new weights stand beside the old, named by their step, until a state has been saved that counts on them
@@ -42,7 +43,8 @@ class Validation:
 
     held_out: what to measure on, or None. average: how many to take the mean of, 1 for none.
     announce: is told each result in one line.
-    best: the highest BLEU so far. since: how many validations ago that was.
+    by_loss: whether the loss decides. better: what is looked for, in words.
+    best: the highest BLEU so far, or the lowest loss, negative. since: how many validations ago that was.
     """
 
     def __init__(
@@ -59,16 +61,18 @@ class Validation:
         self.held_out = held_out
         self.announce = announce
         self.average = average
+        self.by_loss = held_out is not None and not has_four_words(held_out.targets)
+        self.better = "lower loss" if self.by_loss else "better BLEU"
         self.best = -math.inf
         self.since = 0
 
     def __call__(self, step: int, training_loss: float, tokens_per_second: float) -> None:
         """Measure, and save the weights beside the old ones if they are the best so far, or a mean is wanted."""
         measured = {"training_loss": round(training_loss, 4), "tokens_per_second": round(tokens_per_second)}
-        bleu = self._measure({"step": step, **measured})
-        self.since = 0 if bleu > self.best else self.since + 1
-        if bleu >= self.best:
-            self.best = bleu
+        value = self._measure({"step": step, **measured})
+        self.since = 0 if value > self.best else self.since + 1
+        if value >= self.best:
+            self.best = value
             save_weights(self.directory / f"best-{step:08}.safetensors", self.translator.model)
         if self.average > 1:
             save_weights(self.directory / f"step-{step:08}.safetensors", self.translator.model)
@@ -119,18 +123,18 @@ class Validation:
         return sorted(self.directory.glob(f"{kind}-{'[0-9]' * 8}.safetensors"))
 
     def _measure(self, metrics: dict[str, float]) -> float:
-        """Write loss and BLEU of the model as it is beside `metrics`; return the BLEU, infinite if there is none."""
-        model, bleu = self.translator.model, math.inf
+        """Write loss and BLEU of the model as it is beside `metrics`; return what `best` is made of, or infinity."""
+        model, value = self.translator.model, math.inf
         if self.held_out is not None:
             loss = evaluate_loss(model, self.held_out.corpus.pairs)
             score, _ = evaluate_translation(self.translator, self.held_out.sources, self.held_out.targets)
-            bleu = score.bleu
+            value = -loss.per_token if self.by_loss else score.bleu
             metrics["valid_loss"] = round(loss.per_token, 4)
             metrics["valid_perplexity"] = round(loss.perplexity, 3)
-            metrics["valid_bleu"] = round(bleu, 2)
+            metrics["valid_bleu"] = round(score.bleu, 2)
         append_metrics(self.directory, metrics)
         self.announce("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in metrics.items()))
-        return bleu
+        return value
 
 
 def _step_named(path: Path) -> int:

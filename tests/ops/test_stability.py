@@ -102,6 +102,12 @@ def test_without_a_key_there_is_nothing_to_see(name):
     assert not query.grad.any()
 
 
+def test_an_embedding_may_have_no_features():
+    table = Tensor(np.ones((3, 0)), requires_grad=True)
+    OPS["embedding"](table, ids=np.array([[0, 2]])).backward(np.ones((1, 2, 0)))
+    assert table.grad.shape == (3, 0)
+
+
 def test_without_features_a_linear_layer_gives_its_bias():
     x, weight, bias = (Tensor(np.ones(shape), requires_grad=True) for shape in ((2, 3, 0), (0, 4), 4))
     y = OPS["linear"](x, weight, bias)

@@ -74,7 +74,7 @@ def far(*shape: int) -> Draw:
 
 
 def separated(*shape: int) -> Draw:
-    """Numbers in random order, 0.1 apart: ten steps of the numerical derivative."""
+    """Numbers in random order, 0.1 apart: more than nine steps of the numerical derivative."""
     return lambda generator: 0.1 * generator.permutation(int(np.prod(shape))).reshape(shape)
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Rounding costs about 1e-16 / (STEP / 4), truncation about STEP^6: neither comes near 1e-9. And no power of ten is a
-# multiple of STEP / 4, or a function that repeats so often, as rounding to decimals does, would seem to have no steps.
+# Rounding costs about 1e-16 / (STEP / 4), truncation about STEP^6: neither comes near 1e-9. And STEP / 4 is a
+# multiple of no power of ten: a function with steps of that width, as rounding to decimals makes, would look straight.
 STEP = 1e-2 * math.sqrt(1.1)
 
 

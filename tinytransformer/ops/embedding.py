@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinytransformer.ops.checks import require, require_ids
-from tinytransformer.ops.sums import sum_rows_by_id
+from tinytransformer.ops.sums import rows_of, sum_rows_by_id
 from tinytransformer.tensor import op
 
 
@@ -27,6 +27,6 @@ def embedding(table, *, ids):
     require_ids("embedding", ids, len(table))
 
     def backward(dy):
-        return (sum_rows_by_id(dy.reshape(-1, dy.shape[-1]), ids.reshape(-1), len(table)),)
+        return (sum_rows_by_id(rows_of(dy), ids.reshape(-1), len(table)),)
 
     return table[ids], backward
