@@ -1,6 +1,7 @@
 """What test modules share: text, a tokenizer, a model that has learned nothing, the scripts, and real corpora."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,9 @@ from tinytransformer.data import Corpus, read_lines
 from tinytransformer.optim import Adam
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer, TransformerConfig
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background, where what is started ignores Ctrl-C too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOY = ROOT / "data" / "toy"
 SMALL = {"width": 8, "feed_forward_width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 2}

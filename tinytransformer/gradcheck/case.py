@@ -69,7 +69,7 @@ def with_zeros(*shape: int) -> Draw:
 
 
 def far(*shape: int) -> Draw:
-    """From 43.5 to 46.5."""
+    """Around 45: the scores of such keys are too large for `attention` to leave their maximum in."""
     return lambda generator: generator.uniform(43.5, 46.5, shape)
 
 
