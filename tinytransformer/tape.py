@@ -102,6 +102,7 @@ def run_backward(root: Any, gradient: Array) -> None:
                 _add_to_leaf(x, dx)
             elif owner not in gradients:
                 gradients[owner] = dx
+                continue  # no sum yet: `_run_node` has looked at it
             elif owner in ours:
                 gradients[owner] += dx
             else:

@@ -43,7 +43,7 @@ class Validation:
 
     held_out: what to measure on, or None. average: how many to take the mean of, 1 for none.
     announce: is told each result in one line.
-    by_loss: whether the loss decides. better: what is looked for, in words.
+    by_loss: whether the loss decides.
     best: the highest BLEU so far, or the lowest loss, negative. since: how many validations ago that was.
     """
 
@@ -62,9 +62,13 @@ class Validation:
         self.announce = announce
         self.average = average
         self.by_loss = held_out is not None and not has_four_words(held_out.targets)
-        self.better = "lower loss" if self.by_loss else "better BLEU"
         self.best = -math.inf
         self.since = 0
+
+    @property
+    def better(self) -> str:
+        """What is looked for, in words."""
+        return "lower loss" if self.by_loss else "better BLEU"
 
     def __call__(self, step: int, training_loss: float, tokens_per_second: float) -> None:
         """Measure, and save the weights beside the old ones if they are the best so far, or a mean is wanted."""
