@@ -240,7 +240,7 @@ BREAKAGES = {  # the operation whose checks must fail, what stands in the source
     "q is not spread out": ("cross_entropy", "(real)smoothing / size + (v", "(v"),
     "padding counts": ("cross_entropy", "target == padding ? 0 : *slope", "*slope"),
     "an id is counted once": ("embedding", "found; found &= found - 1", "found; found = 0"),
-    "another mask on the way back": ("attention", "= philox(key, i)", "= philox(key + (x == y), i)"),
+    "another mask on the way back": ("attention", "philox(key, (whole)", "philox(key + (x == y), (whole)"),
 }
 
 

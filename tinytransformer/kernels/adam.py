@@ -18,4 +18,4 @@ def move(optimizer: Any, start: int, stop: int, numbers: Any) -> None:
     fade = 1.0 if numbers.fade is None else numbers.fade
     factors = (numbers.fade_m, numbers.take_v, numbers.fade_v, numbers.rate, numbers.eps, fade)
     counts = (stop - start, decayed)
-    launch_elements("adam", stop - start, optimizer.m, *arrays, take_m, sound, *counts, *map(float, factors))
+    launch_elements("adam", -(-(stop - start) // 4), optimizer.m, *arrays, take_m, sound, *counts, *map(float, factors))

@@ -3,10 +3,11 @@
 
 typedef unsigned long long word;
 
-// Word `i` of those that numpy.random.Philox(key=key) draws, from 0: it encrypts a counter, which makes four words. The
-// counter begins with 1, as NumPy counts before it draws; `other` is the upper half of the key, which is 0 here.
-__device__ word philox(word key, word i) {
-    word a = i / 4 + 1, b = 0, c = 0, d = 0, other = 0;
+// Words 4 * i to 4 * i + 3 of those that numpy.random.Philox(key=key) draws, from 0: it encrypts a counter, which makes
+// four words. The counter begins with 1, as NumPy counts before it draws; `other` is the upper half of the key, which
+// is 0 here.
+__device__ void philox(word key, word i, word* four) {
+    word a = i + 1, b = 0, c = 0, d = 0, other = 0;
     for (int round = 0; round < 10; round++) {
         const word FACTOR_A = 0xD2E7470EE14C6C93, FACTOR_C = 0xCA5A826395121157;
         word low_a = FACTOR_A * a, high_a = __umul64hi(FACTOR_A, a);
@@ -18,15 +19,27 @@ __device__ word philox(word key, word i) {
         key += 0x9E3779B97F4A7C15;
         other += 0xBB67AE8584CAA73B;
     }
-    return i % 4 == 0 ? a : i % 4 == 1 ? b : i % 4 == 2 ? c : d;
+    four[0] = a, four[1] = b, four[2] = c, four[3] = d;
 }
 
-// Every thread has eight elements, and draws a word for them: a byte for each, the lowest first. A NaN that is dropped
-// stays one, as 0 * NaN is.
+const int EACH = 8, THREADS = 256;  // elements of a thread; threads of a block, as launch_elements has them
+
+// A byte for every element, the lowest of a word first. The elements of a thread are as far apart as the block has
+// threads, so that neighbours read neighbours; it asks for all of them before it waits for any. Four words are bytes
+// for 32 elements: a quarter of the threads draw them, for all. A NaN that is dropped stays one, as 0 * NaN is.
 extern "C" __global__ void dropout(const real* x, real* y, whole count, word key, whole threshold, double factor) {
-    whole i = (whole)blockIdx.x * blockDim.x + threadIdx.x;
-    if (8 * i >= count) return;
-    word bytes = philox(key, i);
-    for (whole j = 8 * i; j < 8 * i + 8 && j < count; j++, bytes >>= 8)
-        y[j] = (whole)(bytes & 255) < threshold ? 0 * x[j] : x[j] * (real)factor;
+    __shared__ word words[EACH * THREADS / 8];
+    const unsigned char* bytes = (const unsigned char*)words + threadIdx.x;
+    whole first = (whole)blockIdx.x * EACH * THREADS + threadIdx.x;
+    real mine[EACH];
+    #pragma unroll
+    for (int k = 0; k < EACH; k++)
+        if (first + k * THREADS < count) mine[k] = x[first + k * THREADS];
+    if (threadIdx.x < THREADS / 4)
+        philox(key, (whole)blockIdx.x * (THREADS / 4) + threadIdx.x, words + 4 * threadIdx.x);
+    __syncthreads();
+    #pragma unroll
+    for (int k = 0; k < EACH; k++)
+        if (first + k * THREADS < count)
+            y[first + k * THREADS] = bytes[k * THREADS] < threshold ? 0 * mine[k] : mine[k] * (real)factor;
 }
