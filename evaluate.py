@@ -19,7 +19,7 @@ def main() -> None:
         options = parse_arguments()
         keep_freed_memory()
         sources, targets = read_parallel(options.source, options.target)  # the line counts are compared first
-        translator = Translator.load(options.model, device=options.device)
+        translator = Translator.load(options.model, device=options.device, shortlist=options.shortlist)
         corpus = encode_corpus(translator.tokenizer, sources, targets, translator.longest)
         if not corpus.pairs:
             longest = f"of fewer than {translator.longest} subwords a side"
@@ -47,6 +47,9 @@ def parse_arguments() -> argparse.Namespace:
         "--beam", type=hypotheses, default=4, metavar="N", help="hypotheses followed at once; 1 is greedy"
     )
     parser.add_argument("--alpha", type=exponent, default=0.6, metavar="A", help="favour long translations by this")
+    parser.add_argument(
+        "--shortlist", action="store_true", help="look only at tokens that a translation of the line may well have"
+    )
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where to compute")
     return parser.parse_args()
 

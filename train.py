@@ -15,6 +15,7 @@ from time import perf_counter
 from tqdm import tqdm
 
 import tinytransformer.openblas  # noqa: F401  before NumPy is loaded
+from tinytransformer import shortlist
 from tinytransformer.backend import keep_freed_memory, require_device, set_precision
 from tinytransformer.checkpoint import load_config, require_same_vocabulary
 from tinytransformer.command_line import errors_in_one_line, interruptible
@@ -110,9 +111,16 @@ def run(options: argparse.Namespace, held: ExitStack) -> None:
         else:
             held.enter_context(only_writer(options.out))
             begin_run(options, translator, texts, checkpoint)
+        keep_shortlist(options.out, corpus, len(tokenizer))
         train_and_save(options, training, corpus, checkpoint)
     if test_text:
         report_results(options, translator, test_text)
+
+
+def keep_shortlist(directory: Path, corpus: Corpus, vocabulary: int) -> None:
+    """Write what translate.py --shortlist needs, unless it stands there already."""
+    if not (directory / shortlist.NAME).exists():
+        shortlist.learn(corpus.pairs, vocabulary).save(directory)
 
 
 def train_and_save(

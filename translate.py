@@ -37,7 +37,7 @@ def main() -> None:
     with errors_in_one_line("translate.py"):
         options = parse_arguments()
         keep_freed_memory()
-        translator = Translator.load(options.model, device=options.device)
+        translator = Translator.load(options.model, device=options.device, shortlist=options.shortlist)
         # An argument that is not UTF-8 arrives with its bytes as surrogates, which encoding turns back.
         sentences = [decode(os.fsencode(text), number) for number, text in enumerate(options.text, start=1)]
         first = 1
@@ -145,6 +145,9 @@ def parse_arguments() -> argparse.Namespace:
     search.add_argument(
         "--n-best", type=hypotheses, metavar="N", help="print up to N with their scores, finished ones first"
     )
+    search.add_argument(
+        "--shortlist", action="store_true", help="look only at tokens that a translation of the line may well have"
+    )
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument("--sample", action="store_true", help="draw translations instead of searching for the best")
     sampling.add_argument("--temperature", type=above_zero, default=1.0, metavar="T", help="below 1: more careful")
@@ -155,8 +158,8 @@ def parse_arguments() -> argparse.Namespace:
     sampling.add_argument("--seed", type=seed, default=1, metavar="N", help="same seed, same translations")
     options = parser.parse_args()
     changed = {name for name, value in vars(options).items() if value != parser.get_default(name)}
-    if options.sample and changed & {"beam", "alpha", "n_best"}:
-        parser.error("--beam, --alpha and --n-best say how to search, which --sample does not")
+    if options.sample and changed & {"beam", "alpha", "n_best", "shortlist"}:
+        parser.error("--beam, --alpha, --n-best and --shortlist say how to search, which --sample does not")
     if options.n_best is not None and options.n_best > options.beam:
         parser.error("--n-best is at most --beam")
     if not options.sample and changed & {"temperature", "top_k", "top_p", "seed"}:

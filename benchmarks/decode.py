@@ -15,14 +15,17 @@ from statistics import median
 from typing import Any
 
 from benchmarks.processes import in_turns, machine, measure, ratios, require_torch, table, table_row
+from tinytransformer import shortlist
 from tinytransformer.checkpoint import load_model
 from tinytransformer.command_line import HelpFormatter, count, directory, errors_in_one_line, hypotheses
 from tinytransformer.data import DataError, read_lines
 
 HEAD = ("search", "contender", "sentences per second", "time over ours", "equal translations")
 OURS = "tinytransformer"
+SHORTLISTS = "tinytransformer, shortlists"
 CONTENDERS = {
     OURS: "ours",
+    SHORTLISTS: "ours-shortlists",
     "tinytransformer without its cache": "ours-without-cache",
     "PyTorch loop with a cache": "pytorch",
     "CTranslate2, float32": "ctranslate2",
@@ -38,6 +41,9 @@ def main() -> None:
             raise DataError(f"{options.source} holds no sentence")
         load_model(options.model)  # so that what is wrong with it is said once
         contenders = dict(CONTENDERS)
+        if not (options.model / shortlist.NAME).exists():
+            print(f"note: left out shortlists; {options.model} has none (train.py --resume makes it)", file=sys.stderr)
+            del contenders[SHORTLISTS]
         if importlib.util.find_spec("ctranslate2") is None:
             print("note: left out CTranslate2, which is not installed (pip install ctranslate2)", file=sys.stderr)
             del contenders["CTranslate2, float32"]

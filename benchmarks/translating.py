@@ -23,7 +23,7 @@ from tinytransformer.tensor import Tensor
 from tinytransformer.transformer import Transformer
 from tinytransformer.translation import Search, Translator
 
-CONTENDERS = ("ours", "ours-without-cache", "pytorch", "ctranslate2")
+CONTENDERS = ("ours", "ours-shortlists", "ours-without-cache", "pytorch", "ctranslate2")
 WARM_UP = 8  # lines
 
 
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--beam", type=hypotheses, default=1)
     options = parser.parse_args()
     with errors_in_one_line("benchmarks.translating"):
-        translator = Translator.load(options.model)
+        translator = Translator.load(options.model, shortlist=options.contender == "ours-shortlists")
         lines = read_lines(options.source)
         print(json.dumps(measure_translation(options.contender, translator, lines, options.beam)))
 

@@ -12,6 +12,7 @@ from tinytransformer.optim import Adam
 from tinytransformer.progress import READ_EVERY, Standing
 from tinytransformer.tensor import OPS
 from tinytransformer.training import Replicas, TrainingOptions, train
+from tinytransformer.transformer import END
 
 SHAPES = [  # of models: between them all that a model may be made of
     {"dropout": 0.3, "attention_dropout": 0.2, "activation": "relu", "tied_embeddings": True},
@@ -20,9 +21,22 @@ SHAPES = [  # of models: between them all that a model may be made of
 OPTIONS = TrainingOptions(steps=2 * READ_EVERY + 5, batch_tokens=60, learning_rate=1e-2, warmup=3, weight_decay=0.01)
 
 FORBIDDEN = [5, 9]  # ids that a model would produce
+
+
+def shortlists(sources):
+    """Return one for each source, some shorter than others."""
+    return [np.unique([END, *source, *range(4, 6 + i)]) for i, source in enumerate(sources)]
+
+
 SEARCHES = {
     "greedy": lambda *arguments: greedy(*arguments, forbidden=FORBIDDEN),
     "beam": lambda *arguments: beam_search(*arguments, beam=3, forbidden=FORBIDDEN),
+    "greedy, shortlists": lambda model, sources, limits: greedy(
+        model, sources, limits, forbidden=FORBIDDEN, shortlists=shortlists(sources)
+    ),
+    "beam, shortlists": lambda model, sources, limits: beam_search(
+        model, sources, limits, beam=3, forbidden=FORBIDDEN, shortlists=shortlists(sources)
+    ),
     "sampling": lambda model, sources, limits: sample(
         model,
         sources,

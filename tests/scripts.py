@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from tinytransformer.checkpoint import RunConfig, save_config, save_weights
+from tinytransformer.shortlist import learn
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,3 +35,4 @@ def write_run(directory, model, tokenizer):
     (directory / "tokenizer.model").write_bytes(tokenizer.model)
     save_config(directory, RunConfig(model.config, 0.5, {}, tokenizer.digest()))
     save_weights(directory / "model.safetensors", model)
+    learn([([4, 5], [6, 7])], len(tokenizer)).save(directory)

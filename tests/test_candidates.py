@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import tinytransformer.candidates as module
-from tinytransformer.candidates import Candidates
+from tinytransformer.cache import Remaining
+from tinytransformer.candidates import Candidates, Rest, Shortlisted
 from tinytransformer.ops import sums
 
 
@@ -18,6 +19,17 @@ class Projecting:
 
     def projection(self):
         return np.eye(self.vocabulary, dtype=self.dtype)
+
+
+class Model(Projecting):
+    """A model with this projection, (D, V)."""
+
+    def __init__(self, matrix):
+        super().__init__(matrix.shape[1])
+        self.matrix = matrix
+
+    def projection(self):
+        return self.matrix
 
 
 class Noting(Candidates):
@@ -171,3 +183,91 @@ def test_a_device_that_waits_for_calls_is_asked_once(monkeypatch, enough):
     for one, other in zip(expected, candidates.continuations(logits, totals, 4), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-14)
     assert candidates.rows == [12]
+
+
+# --- Shortlists
+
+
+LISTS = [np.array([9, 2, 5]), np.arange(20), np.array([7]), np.array([0, 1, 2, 3, 4, 5, 6])]
+
+
+def of_lists(logits, lists, forbidden=()):
+    """(S, K, V) -> log-probabilities, -inf for what is not on the list of the sentence."""
+    result = np.full(logits.shape, -np.inf)
+    for i, ids in enumerate(lists):
+        allowed = np.setdiff1d(ids, forbidden)
+        result[i][:, allowed] = log_probabilities(logits[i][:, allowed], ())
+    return result
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+@pytest.mark.parametrize("forbidden", [(), (0, 9, 19)], ids=str)
+def test_continuations_from_shortlists_are_those_of_a_sort(count, forbidden):
+    logits = 3 * np.random.default_rng(1).normal(size=(4, 3, 20))
+    totals = np.array([[0.0, -1.0, -2.0], [0.0, -3.0, -np.inf], [-1.0, -np.inf, -np.inf], [0.0, -0.5, -9.0]])
+    found = Shortlisted(Projecting(20), forbidden, LISTS).continuations(logits.copy(), totals, count)
+    sums = (totals[..., None] + of_lists(logits, LISTS, forbidden)).reshape(4, -1)
+    best = -np.sort(-sums, axis=1)[:, :count]
+    row, token, total = found
+    np.testing.assert_allclose(total, best[:, : total.shape[1]], rtol=0, atol=1e-12)
+    assert np.all(best[:, total.shape[1] :] == -np.inf)
+    reached = np.take_along_axis(sums, row * 20 + token, axis=1)
+    np.testing.assert_allclose(np.where(total > -np.inf, reached, -np.inf), total, rtol=0, atol=1e-12)
+    for i in range(4):
+        pairs = list(zip(row[i][total[i] > -np.inf], token[i][total[i] > -np.inf], strict=True))
+        assert len(set(pairs)) == len(pairs)
+
+
+def test_each_sentence_that_goes_on_keeps_its_shortlist():
+    logits, order = np.random.default_rng(2).normal(size=(4, 20)), np.arange(4)
+    candidates = Shortlisted(Projecting(20), (), LISTS)
+    for staying in ([True, False, True, True], [False, True, True]):
+        remaining = Remaining(np.array(staying))
+        candidates.keep(remaining)
+        logits, order = logits[remaining.order], order[remaining.order]
+        tokens, logs = candidates.best(logits, 1)
+        expected = of_lists(logits[:, None], [LISTS[i] for i in order])[:, 0]
+        np.testing.assert_array_equal(tokens[:, 0], expected.argmax(axis=1))
+        np.testing.assert_allclose(logs[:, 0], expected.max(axis=1), rtol=0, atol=1e-12)
+
+
+def test_logits_from_shortlists_may_be_large_and_what_is_no_number_comes_last():
+    logits = np.array([[[10_000.0, 9_999.0, -10_000.0], [0.0, np.nan, 1.0]]])
+    totals = np.array([[-50.0, 0.0]])
+    found = Shortlisted(Projecting(3), (), [np.arange(3)]).continuations(logits, totals, 3)
+    row, token, total = found
+    assert (row[0, :2].tolist(), token[0, :2].tolist()) == ([0, 0], [0, 1])
+    np.testing.assert_allclose(total[0, :2], [-50.31326169, -51.31326169], rtol=1e-8)
+    assert not np.isnan(total).any()
+
+
+def test_what_one_of_the_rest_adds_follows_from_mean_and_variance_of_the_logits():
+    random = np.random.default_rng(3)
+    projection, features = random.normal(size=(4, 30)) + random.normal(size=(4, 1)), random.normal(size=(2, 3, 4))
+    logits = features @ projection
+    expected = logits.mean(axis=-1) + logits.var(axis=-1) / 2
+    np.testing.assert_allclose(Rest(Model(projection)).of_one(features)[..., 0], expected, rtol=0, atol=1e-12)
+
+
+def test_the_rest_of_normal_logits_is_their_sum():
+    random = np.random.default_rng(4)
+    projection, features = random.normal(size=(8, 50_000)), random.normal(size=(5, 8)) / 3
+    sums = np.log(np.exp(features @ projection).sum(axis=1))
+    found = np.log(50_000) + Rest(Model(projection)).of_one(features)[:, 0]
+    assert features.std() > 0.2
+    np.testing.assert_allclose(found, sums, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("forbidden", [(), (0, 9)], ids=str)
+def test_the_rest_has_its_part_in_the_probabilities(forbidden):
+    """For as many tokens as are not on the list or are forbidden; where there are none, none."""
+    random = np.random.default_rng(5)
+    model = Model(random.normal(size=(4, 20)))
+    features, rest = random.normal(size=(4, 1, 4)), Rest(model)
+    _, token, log = Shortlisted(model, forbidden, LISTS, rest).continuations(features, np.zeros((4, 1)), 1)
+    for i, ids in enumerate(LISTS):
+        allowed = np.setdiff1d(ids, forbidden)
+        logits = (features[i, 0] @ model.matrix)[allowed]
+        others = (20 - len(allowed)) * np.exp(rest.of_one(features[i, 0]))
+        assert token[i, 0] == allowed[logits.argmax()]
+        np.testing.assert_allclose(log[i], logits.max() - np.log(np.exp(logits).sum() + others), rtol=0, atol=1e-12)

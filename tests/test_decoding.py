@@ -8,6 +8,7 @@ from tinytransformer.candidates import Candidates
 from tinytransformer.decoding import beam_search, greedy, length_penalty
 from tinytransformer.ops import softmax
 from tinytransformer.tape import recording
+from tinytransformer.tensor import Tensor
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN, Transformer
 
 SOURCES = [[4, 5, 5, 4], [5], [], [4, 4, 5, 5, 4, 5, 4], [5, 4]]
@@ -172,16 +173,54 @@ def searches(model, sources, limits, **options):
     ]
 
 
-def test_no_sentence_feels_the_others(model):
+SHORTLISTS = [[END, 4], [END, 5, 4], [5, END, BEGIN, 4], [END], range(V)]
+
+
+@pytest.mark.parametrize("shortlists", [None, SHORTLISTS], ids=["all tokens", "shortlists"])
+def test_no_sentence_feels_the_others(model, shortlists):
     """Alone, in a batch, in another order, twice: the same hypotheses and probabilities."""
     limits = [9, 12, 5, 7, 1]
-    for kind, together in enumerate(searches(model, SOURCES, limits)):
+    for kind, together in enumerate(searches(model, SOURCES, limits, shortlists=shortlists)):
         rows = [[(h.ids, h.log_probability, h.score, h.finished) for h in hypotheses] for hypotheses in together]
         orders = [[0], [1], [2], [3], [4], [4, 3, 2, 1, 0], [2, 0, 0, 3, 2, 1]]
         for order in orders:
-            again = searches(model, [SOURCES[i] for i in order], [limits[i] for i in order])[kind]
+            lists = shortlists and [shortlists[i] for i in order]
+            sources, at_most = [SOURCES[i] for i in order], [limits[i] for i in order]
+            again = searches(model, sources, at_most, shortlists=lists)[kind]
             for hypotheses, i in zip(again, order, strict=True):
                 assert_same(hypotheses, rows[i])
+
+
+def limited_to(model, ids):
+    """As a model whose vocabulary is these ids."""
+
+    def logits(sources, targets):
+        of_all = model(sources, targets).data
+        of_all[..., np.setdiff1d(range(V), ids)] = -np.inf
+        return Tensor(of_all)
+
+    return logits
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5])
+def test_a_search_over_shortlists_is_that_of_a_model_that_has_no_other_tokens(model, beam):
+    """Each sentence has its own; what is forbidden has no part in the probabilities either."""
+    limits = [9, 12, 5, 7, 4]
+    for options in ({"alpha": 0.6, "forbidden": SPECIAL}, {"alpha": 0.0, "forbidden": ()}):
+        found = beam_search(model, SOURCES, limits, beam=beam, count=beam, shortlists=SHORTLISTS, **options)
+        for i, (source, limit, ids) in enumerate(zip(SOURCES, limits, SHORTLISTS, strict=True)):
+            alone = limited_to(model, np.setdiff1d(ids, options["forbidden"]))
+            expected = plain_beam_search(alone, source, limit, beam=beam, alpha=options["alpha"], forbidden=())
+            assert_same(found[i], expected[0][:beam])
+        if beam == 1:
+            one = greedy(model, SOURCES, limits, shortlists=SHORTLISTS, **options)
+            assert_same(one, [(h.ids, h.log_probability, h.score, h.finished) for (h,) in found])
+
+
+def test_a_shortlist_of_nothing_is_refused(model):
+    for search in (greedy, lambda *args, **options: beam_search(*args, beam=2, **options)):
+        with pytest.raises(ValueError, match=r"^shortlist 1 holds no id that is not forbidden$"):
+            search(model, [[4], [5]], [3, 3], shortlists=[[END], [PAD, BEGIN]], forbidden=SPECIAL)
 
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"alpha": -0.5}])

@@ -1,6 +1,7 @@
 """evaluate.py: the figures of the evaluation module, on a line each, and nothing scored that does not match."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +82,14 @@ def test_beam_and_alpha_reach_the_search(script, module, translator, monkeypatch
     for options in ((), ("--beam", 1), ("--beam", 3, "--alpha", 0)):
         assert script(*files, "--model", "scored", *options)[0] == 0
     assert asked == [Search(4, 0.6), Search(1, 0.6), Search(3, 0.0)]
+
+
+def test_the_shortlist_of_the_run_reaches_the_search(script, translator, toy_text, tmp_path):
+    sources = toy_text[0][:5]
+    found = Translator.load(Path("scored"), shortlist=True).translate(sources, Search(2))
+    assert found != translator.translate(sources, Search(2))
+    _, output, _ = script(*write_files(tmp_path, sources, found), "--model", "scored", "--beam", 2, "--shortlist")
+    assert output[-1] == "exact 100.00 %  5 of 5 sentences"
 
 
 def test_unequal_files_are_refused_before_anything_is_loaded(script, module, monkeypatch):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scripts import ROOT
 
 from tinytransformer.checkpoint import load_model, load_state, load_weights
+from tinytransformer.shortlist import NAME, Shortlist
 
 # --- model.safetensors
 
@@ -114,6 +115,27 @@ def test_every_flipped_bit_in_a_number_is_found(hostile_run):
         assert assert_any_weights_are_refused_or_the_true_ones(hostile_run, bytes(flipped)) is not None
 
 
+# --- shortlist.safetensors
+
+
+@FUZZ
+@given(data=st.data())
+def test_any_shortlist_is_refused_or_the_true_one(hostile_run, data):
+    path, content = hostile_run.directory / NAME, hostile_run.contents[NAME]
+    size, vocabulary = int.from_bytes(content[:8], "little"), hostile_run.model.config.target_vocabulary
+    true = Shortlist.load(hostile_run.directory, vocabulary)
+    try:
+        path.write_bytes(data.draw(damaged(content, size) | st.binary()))
+        found = []
+        message = refusal(lambda: found.append(Shortlist.load(hostile_run.directory, vocabulary)))
+    finally:
+        path.write_bytes(content)
+    assert message is None or message.startswith(f"{path}: ")
+    for shortlist in found:
+        assert shortlist.translations.tobytes() == true.translations.tobytes()
+        assert shortlist.frequent.tobytes() == true.frequent.tobytes()
+
+
 # --- state.safetensors
 
 COUNTS = {
@@ -183,6 +205,9 @@ def test_files_in_each_others_place_are_refused(hostile_run):
             (hostile_run.directory / name).write_bytes(hostile_run.contents[other])
             if name == "state.safetensors":
                 assert loaded(hostile_run) is not None
+            elif name == NAME:
+                vocabulary = hostile_run.model.config.target_vocabulary
+                assert refusal(Shortlist.load, hostile_run.directory, vocabulary) is not None
             else:
                 assert refusal(load_model, hostile_run.directory).startswith(f"{hostile_run.directory / name}: ")
         (hostile_run.directory / name).write_bytes(hostile_run.contents[name])

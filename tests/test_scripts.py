@@ -12,9 +12,17 @@ from tinytransformer.backend import cupy
 from tinytransformer.checkpoint import load_model
 from tinytransformer.data import encode_corpus, padding_share, plan_batches, read_lines, read_parallel
 from tinytransformer.progress import Progress, Standing
+from tinytransformer.shortlist import Shortlist, learn
 from tinytransformer.training import TrainingOptions
 
-FILES = ("config.json", "metrics.jsonl", "model.safetensors", "state.safetensors", "tokenizer.model")
+FILES = (
+    "config.json",
+    "metrics.jsonl",
+    "model.safetensors",
+    "shortlist.safetensors",
+    "state.safetensors",
+    "tokenizer.model",
+)
 TEXT = ("--source", "train.en", "--target", "train.de")
 TESTED = ("--test-source", "test.en", "--test-target", "test.de")
 HELD_OUT = ("--valid-source", "valid.en", "--valid-target", "valid.de", *TESTED)
@@ -32,7 +40,7 @@ def trained(call):
 
 
 def test_training_writes_a_run(folder, trained):
-    """Four files, of which the metrics have a line for each validation, and a model that can be loaded."""
+    """Its files, of which the metrics have a line for each validation, and a model that can be loaded."""
     assert trained[0] == 0
     assert sorted(path.name for path in (folder / "run").iterdir()) == sorted(FILES)
     metrics = [json.loads(line) for line in read_lines(folder / "run" / "metrics.jsonl")]
@@ -65,6 +73,28 @@ def test_training_reports_on_standard_output_and_its_progress_on_standard_error(
         "tokens/s",
     )
     assert [part for part in words if part not in errors] == []
+
+
+def test_the_shortlist_is_that_of_the_training_text(folder, trained):
+    pairs = encode_corpus(load_model(folder / "run")[1], *read_parallel(folder / "train.en", folder / "train.de"), 256)
+    expected, found = learn(pairs.pairs, 400), Shortlist.load(folder / "run", 400)
+    assert found.translations.tobytes() == expected.translations.tobytes()
+    assert found.frequent.tobytes() == expected.frequent.tobytes()
+
+
+def test_a_run_without_a_shortlist_gets_it_when_it_is_resumed(call, folder, trained):
+    """As one of an earlier version, or whose power failed."""
+    target = folder / "earlier"
+    target.mkdir()
+    for name in set(FILES) - {"shortlist.safetensors"}:
+        (target / name).write_bytes((folder / "run" / name).read_bytes())
+    status, output, errors = call("translate.py", "--model", "earlier", "--shortlist", "Dog.")
+    assert (status, output, errors.count("\n")) == (1, [], 1)
+    assert "shortlist.safetensors does not exist; train.py writes it, also with --resume" in errors
+    assert call("train.py", "--resume", "--out", "earlier")[0] == 0
+    for name in set(FILES) - {"metrics.jsonl"}:
+        assert (target / name).read_bytes() == (folder / "run" / name).read_bytes()
+    assert call("translate.py", "--model", "earlier", "--shortlist", "Dog.")[0] == 0
 
 
 def test_the_meter_counts_no_time_that_it_is_paused(train_script, monkeypatch):

@@ -163,8 +163,8 @@ REFUSED = [
     (("--beam", "2", "--n-best", "3"), "--n-best is at most --beam"),
     (("--n-best", "5"), "--n-best is at most --beam"),
     *[
-        (("--sample", *option), "--beam, --alpha and --n-best say how to search, which --sample does not")
-        for option in (("--n-best", "2"), ("--beam", "2"), ("--alpha", "1"))
+        (("--sample", *option), "--beam, --alpha, --n-best and --shortlist say how to search, which --sample does not")
+        for option in (("--n-best", "2"), ("--beam", "2"), ("--alpha", "1"), ("--shortlist",))
     ],
     (("--n-best", "0"), "argument --n-best: '0' is not a whole number above zero"),
     (("--sample", "--top-p", "1.5"), "argument --top-p: '1.5' is not a number above 0 and at most 1"),
@@ -205,6 +205,18 @@ def test_alpha_reaches_the_search(script, trained):
     for alpha in (0.0, 3.0):
         expected = trained.translate(SENTENCES, Search(beam=4, alpha=alpha))
         assert script("--alpha", str(alpha), *SENTENCES)[1] == expected
+
+
+@pytest.mark.parametrize("options", [("--beam", "1"), ("--beam", "3"), ("--beam", "3", "--n-best", "2")])
+def test_the_shortlist_of_the_run_reaches_the_search(script, trained, options):
+    """It allows no other tokens, so this model says something else."""
+    by_shortlist = Translator.load(Path("model"), shortlist=True)
+    search = Search(int(options[1]), count=int(options[-1]) if len(options) > 2 else 1)
+    found = by_shortlist.hypotheses([SENTENCES[0]], search)[0]
+    status, output, errors = script(*options, "--shortlist", SENTENCES[0])
+    assert (status, errors) == (0, "")
+    assert output == [t.text if len(options) == 2 else f"{t.score:.4f}\t{t.text}" for t in found]
+    assert output != script(*options, SENTENCES[0])[1]
 
 
 def test_a_line_longer_than_the_positions_is_named_and_begun(script, folder, make_model, tokenizer):

@@ -9,8 +9,11 @@ import pytest
 from test_workers import KINDS
 
 from tinytransformer.backend import shared
+from tinytransformer.candidates import Rest
 from tinytransformer.checkpoint import RunConfig, save_config, save_weights
+from tinytransformer.data import encode_corpus
 from tinytransformer.decoding import Sampling, beam_search, greedy
+from tinytransformer.shortlist import learn
 from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
 from tinytransformer.translation import Search, Translator
 from tinytransformer.workers import Process
@@ -35,10 +38,18 @@ def translator(make_model, tokenizer):
     return Translator(make_model(len(tokenizer)), tokenizer, 0.5)
 
 
+@pytest.fixture(scope="module")
+def shortlist(toy_text, tokenizer):
+    return learn(encode_corpus(tokenizer, *toy_text, 256).pairs, len(tokenizer))
+
+
 @pytest.mark.parametrize("beam", [1, 3])
-def test_every_line_is_translated_in_its_place(translator, beam):
+@pytest.mark.parametrize("with_shortlist", [False, True])
+def test_every_line_is_translated_in_its_place(translator, shortlist, beam, with_shortlist):
     """As alone, so in any batch; nothing comes of nothing."""
     search = Search(beam=beam)
+    if with_shortlist:
+        translator = Translator(translator.model, translator.tokenizer, 0.5, shortlist)
     translations = translator.translate(LINES, search)
     assert translations == [translator.translate([line], search)[0] for line in LINES]
     assert [i for i, line in enumerate(translations) if line == ""] == BLANK
@@ -140,6 +151,24 @@ def test_what_is_searched_is_what_is_said(translator, tokenizer):
             ((*translations,),) = translator.hypotheses([line], search)
             assert [(t.text, t.score) for t in translations] == [(tokenizer.decode(h.ids), h.score) for h in found]
             assert len(translations) == 4
+
+
+def test_shortlists_are_those_of_the_lines(translator, shortlist, tokenizer):
+    """Searches look at nothing else; what is drawn may be any token."""
+    restricted = Translator(translator.model, tokenizer, 0.5, shortlist)
+    lines = [LINES[0], LINES[6]]
+    sources = [tokenizer.encode(line) for line in lines]
+    lists = [shortlist.of(source) for source in sources]
+    options = {"forbidden": tokenizer.forbidden(), "shortlists": lists, "rest": Rest(translator.model)}
+    limits = [restricted.limit(len(source)) for source in sources]
+    beam = beam_search(translator.model, sources, limits, beam=3, **options)
+    plain = [[h] for h in greedy(translator.model, sources, limits, **options)]
+    for search, found in ((Search(beam=3), beam), (Search(), plain)):
+        expected = [[(tokenizer.decode(h.ids), h.score) for h in hypotheses] for hypotheses in found]
+        assert [[(t.text, t.score) for t in found] for found in restricted.hypotheses(lines, search)] == expected
+        assert restricted.translate(lines, search) != translator.translate(lines, search)
+    drawn = Search(sampling=Sampling(seed=3))
+    assert restricted.translate(lines, drawn) == translator.translate(lines, drawn)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 2.0])

@@ -4,6 +4,8 @@ Every step of decoding ends with a logit for each token of the vocabulary, for e
 search wants the best few, with their probabilities. To ask one thing after the other of all of them would take longer
 than the product that made them. So a few beginnings at a time are asked everything while their logits are in the cache,
 and the best tokens are looked for in the few groups that can hold them.
+
+Or only the tokens of a shortlist are asked for, which is another search; see shortlist.py.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinytransformer.backend import Array, array_module, to_host
-from tinytransformer.ops.sums import few_rows, is_moderate, row_blocks, sum_last
+from tinytransformer.cache import Remaining
+from tinytransformer.data import pad
+from tinytransformer.ops.sums import few_rows, is_moderate, row_blocks, sum_last, sum_of_products
 from tinytransformer.transformer import Transformer
 
 GROUP = 16  # tokens in a group
@@ -105,9 +109,102 @@ class Candidates:
                 logs = totals[sentence, row + first, None] + logs
                 place = sentence[:, None], row[:, None] + first, np.arange(found.shape[1])
                 tokens[place], sums[place] = found, np.fmax(logs, -np.inf)  # what is no number comes last
-        token, total = tokens.reshape(sentences, -1), sums.reshape(sentences, -1)
-        order = np.argsort(-total, axis=1, kind="stable")[:, :count]  # equal ones in the order of their rows
-        return order // count, np.take_along_axis(token, order, axis=1), np.take_along_axis(total, order, axis=1)
+        return _best_of_all(tokens, sums, count)
+
+    def keep(self, remaining: Remaining) -> None:
+        """Go on with these sentences: all have the same candidates."""
+
+
+class Rest:
+    """Tells what the tokens that nobody looks at add to the sum under the softmax, as if their logits were normal.
+
+    The logit of token v is h . w_v, where h are the features. Over all tokens its mean is h . mu and its variance
+    h' C h, where mu is the mean of the w_v, and C their covariance. If z is normal, e^z has the mean
+    e^(mean + variance / 2). So N tokens add about
+
+        N * e^(h . mu + h' C h / 2)
+
+    which takes D^2 multiplications in place of N * D. Made once for a model; it does not follow its parameters.
+    """
+
+    def __init__(self, model: Transformer):
+        projection = model.projection()
+        self.mean = projection.mean(axis=1)
+        apart = projection - self.mean[:, None]
+        self.covariance = apart @ apart.T / projection.shape[1]
+
+    def of_one(self, features: Array) -> Array:
+        """Return ln of what one token adds on average: (..., D) -> (..., 1)"""
+        return (features @ self.mean)[..., None] + sum_of_products(features @ self.covariance, features) / 2
+
+
+class Shortlisted:
+    """The same from a shortlist for each sentence: other tokens are never chosen.
+
+    shortlists: for each sentence the ids that it may have, (n,), each once; those that are forbidden are taken off.
+    rest: what all other tokens add to the sum; without it nothing, as if there were none.
+    Raises: ValueError if a sentence is left without any.
+    """
+
+    def __init__(
+        self, model: Transformer, forbidden: Sequence[int], shortlists: Sequence[np.ndarray], rest: Rest | None = None
+    ):
+        projection = model.projection()
+        xp, vocabulary = array_module(projection), projection.shape[1]
+        may = np.ones(vocabulary, dtype=bool)
+        may[list(forbidden)] = False
+        allowed = [ids[may[ids]] for ids in (np.asarray(listed, dtype=int) for listed in shortlists)]
+        lengths = np.array([len(ids) for ids in allowed])
+        if not lengths.all():
+            raise ValueError(f"shortlist {lengths.argmin()} holds no id that is not forbidden")
+        self.tokens = pad(allowed)
+        # In this order BLAS reads it faster; to copy it pays within a few steps.
+        self.projection = xp.ascontiguousarray(projection[:, xp.asarray(self.tokens)].swapaxes(0, 1))  # (S, D, n)
+        with np.errstate(divide="ignore"):  # ln 0 is -inf, as it should be
+            hidden = np.log(np.arange(self.tokens.shape[1]) < lengths[:, None])
+            others = np.log(vocabulary - lengths)
+        self.hidden = xp.asarray(hidden[:, None].astype(projection.dtype))  # -inf where padded
+        self.others = xp.asarray(others[:, None, None].astype(projection.dtype))  # ln of how many are not on the list
+        self.rest = rest
+
+    def best(self, features: Array, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `Candidates.best`, with a row for each sentence: (S, D) -> two arrays (S, min(count, n))"""
+        tokens, logs = self._best(features[:, None], count)
+        return tokens[:, 0], logs[:, 0]
+
+    def continuations(
+        self, features: Array, totals: np.ndarray, count: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `Candidates.continuations`."""
+        tokens, logs = self._best(features, count)
+        return _best_of_all(tokens, np.fmax(totals[..., None] + logs, -np.inf), count)
+
+    def _best(self, features: Array, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """(S, K, D) -> tokens and logs, (S, K, min(count, n))"""
+        xp = array_module(features)
+        logits = features @ self.projection
+        logits += self.hidden
+        top = logits.max(axis=-1, keepdims=True)
+        norms = top + xp.log(sum_last(xp.exp(logits - top)))
+        if self.rest is not None:
+            norms = xp.logaddexp(norms, self.others + self.rest.of_one(features))
+        size = logits.shape[-1]
+        found = _take_largest(logits.reshape(-1, size), min(count, size)).reshape(*logits.shape[:2], -1)
+        logs = to_host(xp.take_along_axis(logits, found, axis=-1) - norms)
+        return np.take_along_axis(self.tokens[:, None], to_host(found), axis=-1), logs
+
+    def keep(self, remaining: Remaining) -> None:
+        """Go on with these sentences."""
+        self.tokens = self.tokens[remaining.order]
+        self.projection, self.hidden = remaining.of(self.projection), remaining.of(self.hidden)
+        self.others = remaining.of(self.others)
+
+
+def _best_of_all(tokens: np.ndarray, sums: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return row, token and sum of the `count` largest sums of each sentence: (S, K, c) -> (S, min(count, K * c))"""
+    token, total = tokens.reshape(len(tokens), -1), sums.reshape(len(sums), -1)
+    order = np.argsort(-total, axis=1, kind="stable")[:, :count]  # equal ones in the order of their rows
+    return order // sums.shape[2], np.take_along_axis(token, order, axis=1), np.take_along_axis(total, order, axis=1)
 
 
 def _maxima_of_groups(x: Array, groups: int) -> Array:

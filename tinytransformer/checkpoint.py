@@ -6,6 +6,7 @@
     metrics.jsonl      what the training measured, a line of JSON each time
     state.safetensors  where the training stands: parameters, moments of the optimizer, counters
     step-N.safetensors the weights of the last validations, where their mean is wanted
+    shortlist.safetensors  what translates what, for searches over shortlists
     best-N.safetensors the best weights, until the state that counts on them is saved; then they are model.safetensors
 
 Lines are added to metrics.jsonl. All others are written beside their place and moved into it when they are whole, so a
@@ -38,6 +39,7 @@ from tinytransformer.writing import append_line, write_atomically
 FILES = (
     "config.json",
     "tokenizer.model",
+    "shortlist.safetensors",
     "model.safetensors",
     "metrics.jsonl",
     "state.safetensors",
@@ -125,7 +127,7 @@ def require_same_vocabulary(directory: Path, config: RunConfig, tokenizer: Token
 def load_config(directory: Path) -> RunConfig:
     """Read config.json. Raises: CheckpointError that names it and what is wrong with it."""
     path = directory / "config.json"
-    with _refused(path):
+    with refused(path):
         fields = parse_json(read_bytes(path))
         if fields["format"] != FORMAT:
             raise ValueError(f"format is {fields['format']!r}, and this version reads {FORMAT}")
@@ -147,7 +149,7 @@ def require_weights(path: Path, model: Transformer) -> dict[str, np.ndarray]:
     """Return the weights that `path` holds by name. Raises: CheckpointError unless they are whole, and fit `model`."""
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; put it back, or begin again with --overwrite")
-    with _refused(path):
+    with refused(path):
         arrays, metadata = read_arrays(path, model.parameters.shapes(), model.parameters.data.dtype)
         if metadata.get("sha256") not in (None, digest(arrays)):
             raise ValueError(CHANGED)
@@ -159,7 +161,7 @@ def require_held(path: Path, shape: TransformerConfig, *, copies: int = 1) -> No
 
     copies: how many numbers the file holds for each parameter.
     """
-    with _refused(path):
+    with refused(path):
         asked, held = shape.parameter_count(), sum(map(math.prod, read_shapes(path).values())) // copies
     if asked > max(held, HARMLESS):
         raise CheckpointError(
@@ -198,7 +200,7 @@ def load_state(directory: Path, optimizer: Adam) -> dict[str, float]:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: nothing was saved yet, so begin again with --overwrite")
     mine = _arrays_of(optimizer)
-    with _refused(path):
+    with refused(path):
         arrays, metadata = read_arrays(path, {n: a.shape for n, a in mine.items()}, optimizer.m.dtype)
         counters = parse_json(metadata["counters"])
         written = counters.pop("sha256", None)
@@ -223,7 +225,7 @@ def _arrays_of(optimizer: Adam) -> dict[str, Array]:
 
 
 @contextmanager
-def _refused(path: Path) -> Iterator[None]:
+def refused(path: Path) -> Iterator[None]:
     """Turn what goes wrong while `path` is read into a CheckpointError of one line that names it."""
     try:
         yield

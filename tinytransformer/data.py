@@ -126,7 +126,7 @@ def make_batch(pairs: Sequence[Pair]) -> Batch:
     return Batch(pad([[*source, END] for source, _ in pairs]), pad([[BEGIN, *target, END] for _, target in pairs]))
 
 
-def pad(rows: Sequence[Sequence[int]]) -> np.ndarray:
+def pad(rows: Sequence[Sequence[int] | np.ndarray]) -> np.ndarray:
     """Lay rows of ids into one array, (B, longest), filled up with PAD."""
     array = np.full((len(rows), max(map(len, rows))), PAD, dtype=np.int64)
     for i, row in enumerate(rows):

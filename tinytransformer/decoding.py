@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tinytransformer.backend import Array, array_module, to_host
 from tinytransformer.cache import Remaining
-from tinytransformer.candidates import Candidates
+from tinytransformer.candidates import Candidates, Rest, Shortlisted
 from tinytransformer.data import pad
 from tinytransformer.tape import no_grad
 from tinytransformer.tensor import Tensor
@@ -47,10 +48,20 @@ def length_penalty(length: int, alpha: float) -> float:
 class _State:
     """The sentences that are being decoded, each in as many rows of the batch, and what the model knows of them."""
 
-    def __init__(self, model: Transformer, sources: Sequence[Sequence[int]], forbidden: Sequence[int]):
+    def __init__(
+        self,
+        model: Transformer,
+        sources: Sequence[Sequence[int]],
+        forbidden: Sequence[int],
+        shortlists: Sequence[np.ndarray] | None = None,
+        rest: Rest | None = None,
+    ):
         self.model = model
-        self.memory, self.mask = model.encode(model.place_source(pad([[*source, END] for source in sources])))
-        self.candidates = Candidates(model, forbidden)
+        with no_grad():
+            self.memory, self.mask = model.encode(model.place_source(pad([[*source, END] for source in sources])))
+        self.candidates: Any = (
+            Candidates(model, forbidden) if shortlists is None else Shortlisted(model, forbidden, shortlists, rest)
+        )
         self.cache = model.new_cache(len(sources))
 
     def step(self, tokens: np.ndarray) -> Array:
@@ -62,6 +73,7 @@ class _State:
         """Go on with some sentences, (S,) of bool; return where each of them stood before."""
         remaining = Remaining(staying, array_module(self.mask))
         self.cache.keep(remaining)
+        self.candidates.keep(remaining)
         # Attention has the keys and values of the memory in its cache; a decoder without one reads the memory again.
         self.memory, self.mask = Tensor(remaining.of(self.memory.data)), remaining.of(self.mask)
         return remaining.order
@@ -74,18 +86,21 @@ def greedy(
     *,
     forbidden: Sequence[int] = (),
     alpha: float = 0.6,
+    shortlists: Sequence[np.ndarray] | None = None,
+    rest: Rest | None = None,
 ) -> list[Hypothesis]:
     """Translate each source by the most probable token, again and again, until END.
 
     sources: token ids without END. limits: for each, the most tokens its translation may have, END included.
     forbidden: ids that are never produced. alpha: for the score; see `length_penalty`.
+    shortlists: for each, the ids that its translation may have, END among them; without, all. rest: see `Shortlisted`.
     """
 
-    def choose(candidates: Candidates, features: Array, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def choose(candidates: Any, features: Array, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tokens, logs = candidates.best(features, 1)
         return tokens[:, 0], logs[:, 0]
 
-    return _token_by_token(model, sources, limits, forbidden, alpha, choose)
+    return _token_by_token(_State(model, sources, forbidden, shortlists, rest), limits, alpha, choose)
 
 
 @dataclass(frozen=True)
@@ -141,25 +156,22 @@ def sample(
         tokens = xp.take_along_axis(ranking, passed, axis=-1)
         return to_host(tokens)[:, 0], to_host(xp.take_along_axis(logits, tokens, axis=-1) - norms)[:, 0]
 
-    return _token_by_token(model, sources, limits, forbidden, alpha, draw)
+    return _token_by_token(_State(model, sources, forbidden), limits, alpha, draw)
 
 
 def _token_by_token(
-    model: Transformer,
-    sources: Sequence[Sequence[int]],
+    state: _State,
     limits: Sequence[int],
-    forbidden: Sequence[int],
     alpha: float,
-    choose: Callable[[Candidates, Array, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    choose: Callable[[Any, Array, np.ndarray], tuple[np.ndarray, np.ndarray]],
 ) -> list[Hypothesis]:
     """Translate each source; `choose` picks the next tokens, given features and whose they are, with their ln p."""
     at_most = np.array(limits)
     with no_grad():
-        state = _State(model, sources, forbidden)
-        chosen: list[list[int]] = [[] for _ in sources]
-        totals = np.zeros(len(sources))
-        live = np.arange(len(sources))  # which sentence each row of the batch decodes
-        tokens = np.full(len(sources), BEGIN)
+        chosen: list[list[int]] = [[] for _ in limits]
+        totals = np.zeros(len(limits))
+        live = np.arange(len(limits))  # which sentence each row of the batch decodes
+        tokens = np.full(len(limits), BEGIN)
         while len(live):
             tokens, logs = choose(state.candidates, state.step(tokens[:, None])[:, 0], live)
             totals[live] += logs
@@ -181,6 +193,8 @@ def beam_search(
     count: int = 1,
     forbidden: Sequence[int] = (),
     alpha: float = 0.6,
+    shortlists: Sequence[np.ndarray] | None = None,
+    rest: Rest | None = None,
 ) -> list[list[Hypothesis]]:
     """Translate each source by following the `beam` most probable beginnings at once.
 
@@ -203,7 +217,7 @@ def beam_search(
     at_most = np.array(limits)
     penalties = np.array([length_penalty(limit, alpha) for limit in limits])
     with no_grad():
-        state = _State(model, sources, forbidden)
+        state = _State(model, sources, forbidden, shortlists, rest)
         live = np.arange(len(sources))  # which sentence each group of rows decodes
         totals = np.zeros((len(sources), 1))  # every sentence begins with one beginning, of no tokens
         history, tokens = np.zeros((len(sources), 1, 0), dtype=int), np.full((len(sources), 1), BEGIN)

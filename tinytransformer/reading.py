@@ -93,7 +93,7 @@ def read_arrays(path: Path, expected: Shapes, dtype: Any) -> tuple[dict[str, np.
         arrays = {}
         for name in expected:
             kind = file.get_slice(name).get_dtype()
-            if kind != f"F{8 * np.dtype(dtype).itemsize}":
+            if kind != f"{np.dtype(dtype).kind.upper()}{8 * np.dtype(dtype).itemsize}":
                 raise ValueError(f"{name} has elements of type {kind}, expected {np.dtype(dtype).name}")
             arrays[name] = file.get_tensor(name)
             if not np.isfinite(arrays[name]).all():

@@ -9,12 +9,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tinytransformer.backend import cores
+from tinytransformer.candidates import Rest
 from tinytransformer.checkpoint import load_model
 from tinytransformer.decoding import Hypothesis, Sampling, beam_search, greedy, sample
+from tinytransformer.shortlist import Shortlist
 from tinytransformer.tokenizer import Tokenizer
 from tinytransformer.transformer import Transformer
 from tinytransformer.workers import hire, one_thread_of_blas
@@ -59,22 +62,28 @@ class Translator:
     """A model, its tokenizer, and how long a translation may become.
 
     length_ratio: tokens of target per token of source that occur in the training data.
+    shortlist: searches look at no other tokens than those it names; without one, and where tokens are drawn, at all.
     """
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, length_ratio: float):
+    def __init__(
+        self, model: Transformer, tokenizer: Tokenizer, length_ratio: float, shortlist: Shortlist | None = None
+    ):
         self.model = model
         self.tokenizer = tokenizer
         self.length_ratio = length_ratio
+        self.shortlist = shortlist
+        self.rest = Rest(model) if shortlist else None
         self.forbidden = tokenizer.forbidden()  # once: it looks at the whole vocabulary
         trained = model.config.max_length
         unlearned = min(max(trained, LONGEST), MOST)
         self.longest = trained if model.config.positions == "learned" else unlearned  # END included
 
     @classmethod
-    def load(cls, directory: Path, *, device: str = "cpu") -> Translator:
-        """Load what a training run left in `directory`. Raises: as `checkpoint.load_model`."""
+    def load(cls, directory: Path, *, device: str = "cpu", shortlist: bool = False) -> Translator:
+        """Load what a training run left in `directory`; its shortlist if asked for. Raises: as `load_model`."""
         model, tokenizer, config = load_model(directory, device=device)
-        return cls(model, tokenizer, config.length_ratio)
+        asked_for = Shortlist.load(directory, len(tokenizer)) if shortlist else None
+        return cls(model, tokenizer, config.length_ratio, asked_for)
 
     def translate(self, lines: Sequence[str], search: Search = GREEDY) -> list[str]:
         """Return the best translation of every line, in order; of an empty line, an empty line."""
@@ -118,10 +127,12 @@ class Translator:
             generators = [np.random.default_rng([search.sampling.seed, search.first_line + i]) for i in batch]
             drawn = sample(self.model, texts, limits, generators, search.sampling, forbidden=forbidden, alpha=alpha)
             return [[hypothesis] for hypothesis in drawn]
+        how: dict[str, Any] = {"forbidden": forbidden, "alpha": alpha}
+        if self.shortlist is not None:
+            how |= {"shortlists": [self.shortlist.of(text) for text in texts], "rest": self.rest}
         if search.beam == 1:
-            return [[h] for h in greedy(self.model, texts, limits, forbidden=forbidden, alpha=alpha)]
-        beam, count = search.beam, search.count
-        return beam_search(self.model, texts, limits, beam=beam, count=count, forbidden=forbidden, alpha=alpha)
+            return [[h] for h in greedy(self.model, texts, limits, **how)]
+        return beam_search(self.model, texts, limits, beam=search.beam, count=search.count, **how)
 
     def is_too_long(self, line: str) -> bool:
         """Return whether only the beginning of `line` can be translated."""

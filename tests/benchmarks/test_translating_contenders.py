@@ -121,10 +121,11 @@ def test_the_command_prints_a_row_for_each_contender_and_search(run, measured, m
     output, _ = capsys.readouterr()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.split("\n") if line.startswith("|")]
     assert rows[0] == list(command.HEAD)
-    assert [row[0] for row in rows[2:]] == ["greedy"] * 4 + ["beam 5"] * 4
+    assert [row[0] for row in rows[2:]] == ["greedy"] * 5 + ["beam 5"] * 5
     assert rows[2] == ["greedy", "tinytransformer", "2", "1.00 (1.00 - 1.00)", "100.0 %"]
-    assert rows[4] == ["greedy", "PyTorch loop with a cache", "1", "2.50 (2.50 - 2.50)", "100.0 %"]
-    assert rows[9][1:] == ["CTranslate2, float32", "1", "2.50 (2.50 - 2.50)", "50.0 %"]
+    assert rows[3][1:] == ["tinytransformer, shortlists", "1", "2.50 (2.50 - 2.50)", "100.0 %"]
+    assert rows[5] == ["greedy", "PyTorch loop with a cache", "1", "2.50 (2.50 - 2.50)", "100.0 %"]
+    assert rows[11][1:] == ["CTranslate2, float32", "1", "2.50 (2.50 - 2.50)", "50.0 %"]
 
 
 def test_without_ctranslate2_the_others_are_compared(run, measured, monkeypatch, capsys):
@@ -146,7 +147,15 @@ def test_what_is_wrong_with_the_run_is_said_once(run, measured, monkeypatch):
 def test_a_beam_of_one_is_greedy_and_measured_once(run, measured, monkeypatch, capsys):
     run_command(monkeypatch, run.parent / "text", "--model", run, "--turns", "1", "--beam", "1")
     rows = [line for line in capsys.readouterr().out.split("\n") if line.startswith("| greedy")]
-    assert len(rows) == 4
+    assert len(rows) == 5
+
+
+def test_a_run_without_shortlists_is_compared_without(run, measured, monkeypatch, capsys):
+    (run / "shortlist.safetensors").unlink()
+    run_command(monkeypatch, run.parent / "text", "--model", run, "--turns", "1", "--beam", "1")
+    output, errors = capsys.readouterr()
+    assert "shortlists" not in output
+    assert f"note: left out shortlists; {run} has none (train.py --resume makes it)\n" in errors
 
 
 @pytest.mark.parametrize("text", ["", "\n \n"])
