@@ -4,9 +4,19 @@ import itertools
 
 import numpy as np
 
-from tinytransformer.transformer import BEGIN, END
+from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN
 
 V = 6  # the four special tokens and two more
+SPECIAL = (PAD, UNKNOWN, BEGIN)
+SOURCES = [[4, 5, 5, 4], [5], [], [4, 4, 5, 5, 4, 5, 4], [5, 4]]
+SHORTLISTS = [[END, 4], [END, 5, 4], [5, END, BEGIN, 4], [END], range(V)]
+EXACT = {"rtol": 0, "atol": 1e-10}
+
+
+def assert_same(hypotheses, rows):
+    assert [(h.ids, h.finished) for h in hypotheses] == [(row[0], row[3]) for row in rows]
+    np.testing.assert_allclose([h.log_probability for h in hypotheses], [row[1] for row in rows], **EXACT)
+    np.testing.assert_allclose([h.score for h in hypotheses], [row[2] for row in rows], **EXACT)
 
 
 def next_log_probabilities(model, source, beginnings, forbidden=()):

@@ -2,19 +2,23 @@
 
 import numpy as np
 import pytest
-from slow_searches import V, every_hypothesis, next_log_probabilities, plain_beam_search, score
+from slow_searches import (
+    SHORTLISTS,
+    SOURCES,
+    SPECIAL,
+    V,
+    assert_same,
+    every_hypothesis,
+    next_log_probabilities,
+    plain_beam_search,
+    score,
+)
 
 from tinytransformer.candidates import Candidates
 from tinytransformer.decoding import beam_search, greedy, length_penalty
 from tinytransformer.ops import softmax
 from tinytransformer.tape import recording
-from tinytransformer.tensor import Tensor
-from tinytransformer.transformer import BEGIN, END, PAD, UNKNOWN, Transformer
-
-SOURCES = [[4, 5, 5, 4], [5], [], [4, 4, 5, 5, 4, 5, 4], [5, 4]]
-SPECIAL = (PAD, UNKNOWN, BEGIN)
-EXACT = {"rtol": 0, "atol": 1e-10}
-
+from tinytransformer.transformer import END, PAD, Transformer
 
 SHAPES = {
     "plain": {},
@@ -26,12 +30,6 @@ SHAPES = {
 @pytest.fixture(params=SHAPES.values(), ids=SHAPES)
 def model(request, make_model):
     return make_model(V, **request.param)
-
-
-def assert_same(hypotheses, rows):
-    assert [(h.ids, h.finished) for h in hypotheses] == [(row[0], row[3]) for row in rows]
-    np.testing.assert_allclose([h.log_probability for h in hypotheses], [row[1] for row in rows], **EXACT)
-    np.testing.assert_allclose([h.score for h in hypotheses], [row[2] for row in rows], **EXACT)
 
 
 @pytest.mark.parametrize(("alpha", "forbidden"), [(0.6, ()), (0.0, SPECIAL), (1.0, SPECIAL), (2.5, SPECIAL)])
@@ -173,9 +171,6 @@ def searches(model, sources, limits, **options):
     ]
 
 
-SHORTLISTS = [[END, 4], [END, 5, 4], [5, END, BEGIN, 4], [END], range(V)]
-
-
 @pytest.mark.parametrize("shortlists", [None, SHORTLISTS], ids=["all tokens", "shortlists"])
 def test_no_sentence_feels_the_others(model, shortlists):
     """Alone, in a batch, in another order, twice: the same hypotheses and probabilities."""
@@ -189,38 +184,6 @@ def test_no_sentence_feels_the_others(model, shortlists):
             again = searches(model, sources, at_most, shortlists=lists)[kind]
             for hypotheses, i in zip(again, order, strict=True):
                 assert_same(hypotheses, rows[i])
-
-
-def limited_to(model, ids):
-    """As a model whose vocabulary is these ids."""
-
-    def logits(sources, targets):
-        of_all = model(sources, targets).data
-        of_all[..., np.setdiff1d(range(V), ids)] = -np.inf
-        return Tensor(of_all)
-
-    return logits
-
-
-@pytest.mark.parametrize("beam", [1, 2, 5])
-def test_a_search_over_shortlists_is_that_of_a_model_that_has_no_other_tokens(model, beam):
-    """Each sentence has its own; what is forbidden has no part in the probabilities either."""
-    limits = [9, 12, 5, 7, 4]
-    for options in ({"alpha": 0.6, "forbidden": SPECIAL}, {"alpha": 0.0, "forbidden": ()}):
-        found = beam_search(model, SOURCES, limits, beam=beam, count=beam, shortlists=SHORTLISTS, **options)
-        for i, (source, limit, ids) in enumerate(zip(SOURCES, limits, SHORTLISTS, strict=True)):
-            alone = limited_to(model, np.setdiff1d(ids, options["forbidden"]))
-            expected = plain_beam_search(alone, source, limit, beam=beam, alpha=options["alpha"], forbidden=())
-            assert_same(found[i], expected[0][:beam])
-        if beam == 1:
-            one = greedy(model, SOURCES, limits, shortlists=SHORTLISTS, **options)
-            assert_same(one, [(h.ids, h.log_probability, h.score, h.finished) for (h,) in found])
-
-
-def test_a_shortlist_of_nothing_is_refused(model):
-    for search in (greedy, lambda *args, **options: beam_search(*args, beam=2, **options)):
-        with pytest.raises(ValueError, match=r"^shortlist 1 holds no id that is not forbidden$"):
-            search(model, [[4], [5]], [3, 3], shortlists=[[END], [PAD, BEGIN]], forbidden=SPECIAL)
 
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"alpha": -0.5}])

@@ -5,12 +5,15 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import safetensors.numpy
+from slow_searches import SHORTLISTS, SOURCES, SPECIAL, V, assert_same, plain_beam_search
 
 from tinytransformer import shortlist as module
 from tinytransformer.checkpoint import CheckpointError
+from tinytransformer.decoding import beam_search, greedy
 from tinytransformer.reading import digest
 from tinytransformer.shortlist import NAME, Shortlist, learn
-from tinytransformer.transformer import END
+from tinytransformer.tensor import Tensor
+from tinytransformer.transformer import BEGIN, END, PAD
 
 THE, A, HOUSE, BOOK = 4, 5, 6, 7
 DAS, EIN, HAUS, BUCH = 8, 9, 10, 11
@@ -172,3 +175,38 @@ def test_a_missing_or_damaged_file_is_named(kept):
     path.unlink()
     with pytest.raises(CheckpointError, match=r"does not exist; train\.py writes it, also with --resume"):
         Shortlist.load(directory, 12)
+
+
+# --- Searches
+
+
+def limited_to(model, ids):
+    """As a model whose vocabulary is these ids."""
+
+    def logits(sources, targets):
+        of_all = model(sources, targets).data
+        of_all[..., np.setdiff1d(range(V), ids)] = -np.inf
+        return Tensor(of_all)
+
+    return logits
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5])
+def test_a_search_over_shortlists_is_that_of_a_model_that_has_no_other_tokens(make_model, beam):
+    """Each sentence has its own; what is forbidden has no part in the probabilities either."""
+    model, limits = make_model(V), [9, 12, 5, 7, 4]
+    for options in ({"alpha": 0.6, "forbidden": SPECIAL}, {"alpha": 0.0, "forbidden": ()}):
+        found = beam_search(model, SOURCES, limits, beam=beam, count=beam, shortlists=SHORTLISTS, **options)
+        for i, (source, limit, ids) in enumerate(zip(SOURCES, limits, SHORTLISTS, strict=True)):
+            alone = limited_to(model, np.setdiff1d(ids, options["forbidden"]))
+            expected = plain_beam_search(alone, source, limit, beam=beam, alpha=options["alpha"], forbidden=())
+            assert_same(found[i], expected[0][:beam])
+        if beam == 1:
+            one = greedy(model, SOURCES, limits, shortlists=SHORTLISTS, **options)
+            assert_same(one, [(h.ids, h.log_probability, h.score, h.finished) for (h,) in found])
+
+
+def test_a_shortlist_of_nothing_is_refused(make_model):
+    for search in (greedy, lambda *args, **options: beam_search(*args, beam=2, **options)):
+        with pytest.raises(ValueError, match=r"^shortlist 1 holds no id that is not forbidden$"):
+            search(make_model(V), [[4], [5]], [3, 3], shortlists=[[END], [PAD, BEGIN]], forbidden=SPECIAL)

@@ -210,9 +210,8 @@ def test_alpha_reaches_the_search(script, trained):
 @pytest.mark.parametrize("options", [("--beam", "1"), ("--beam", "3"), ("--beam", "3", "--n-best", "2")])
 def test_the_shortlist_of_the_run_reaches_the_search(script, trained, options):
     """It allows no other tokens, so this model says something else."""
-    by_shortlist = Translator.load(Path("model"), shortlist=True)
     search = Search(int(options[1]), count=int(options[-1]) if len(options) > 2 else 1)
-    found = by_shortlist.hypotheses([SENTENCES[0]], search)[0]
+    found = Translator.load(Path("model"), shortlist=True).hypotheses([SENTENCES[0]], search)[0]
     status, output, errors = script(*options, "--shortlist", SENTENCES[0])
     assert (status, errors) == (0, "")
     assert output == [t.text if len(options) == 2 else f"{t.score:.4f}\t{t.text}" for t in found]
