@@ -22,12 +22,12 @@ from tinytransformer.data import DataError, read_lines
 
 HEAD = ("search", "contender", "sentences per second", "time over ours", "equal translations")
 OURS = "tinytransformer"
-SHORTLISTS = "tinytransformer, shortlists"
 CONTENDERS = {
     OURS: "ours",
-    SHORTLISTS: "ours-shortlists",
+    "tinytransformer, shortlists": "ours-shortlists",
     "tinytransformer without its cache": "ours-without-cache",
     "PyTorch loop with a cache": "pytorch",
+    "PyTorch loop, shortlists": "pytorch-shortlists",
     "CTranslate2, float32": "ctranslate2",
 }
 
@@ -43,7 +43,7 @@ def main() -> None:
         contenders = dict(CONTENDERS)
         if not (options.model / shortlist.NAME).exists():
             print(f"note: left out shortlists; {options.model} has none (train.py --resume makes it)", file=sys.stderr)
-            del contenders[SHORTLISTS]
+            contenders = {name: kind for name, kind in contenders.items() if not kind.endswith("-shortlists")}
         if importlib.util.find_spec("ctranslate2") is None:
             print("note: left out CTranslate2, which is not installed (pip install ctranslate2)", file=sys.stderr)
             del contenders["CTranslate2, float32"]

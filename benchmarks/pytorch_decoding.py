@@ -75,7 +75,7 @@ class Model:
         return [Cache(*self._project(memory, f"decoder.blocks.{i}.cross_attention")) for i in blocks]
 
     def decode(self, ids: torch.Tensor, first: int, mask: torch.Tensor, caches: list[Cache]) -> torch.Tensor:
-        """(B,) of the newest ids, at position `first` -> the log-probabilities of the next, (B, V)"""
+        """(B,) of the newest ids, at position `first` -> the features of their positions, (B, D)"""
         x = self._embed(ids[:, None], first)
         for i, cache in enumerate(caches):
             block = f"decoder.blocks.{i}."
@@ -86,7 +86,7 @@ class Model:
             )
             x = x + self._attend(query, *cache.memory, mask, f"{block}cross_attention")
             x = x + self._feed_forward(x, block)
-        return F.log_softmax(F.linear(self._norm(x, "decoder.norm")[:, 0], self.table), dim=-1)
+        return self._norm(x, "decoder.norm")[:, 0]
 
     def _embed(self, ids: torch.Tensor, first: int) -> torch.Tensor:
         positions = self.positions[first : first + ids.shape[1]]
@@ -125,6 +125,7 @@ class Decoder:
         self.limit = translator.limit
         self.banned = torch.zeros(len(self.model.table))
         self.banned[translator.forbidden] = -math.inf
+        self.shortlist, self.rest = translator.shortlist, translator.rest
 
     @torch.inference_mode()
     def translate(self, sources: Sequence[Sequence[int]], beam: int) -> list[list[int]]:
@@ -138,20 +139,68 @@ class Decoder:
         return found
 
 
+class _Vocabulary:
+    """Projects to all tokens: of every sentence the same."""
+
+    def __init__(self, decoder: Decoder):
+        self.table, self.banned = decoder.model.table, decoder.banned
+
+    def log_probabilities(self, features: torch.Tensor) -> torch.Tensor:
+        """(S, K, D) -> (S, K, V)"""
+        return F.log_softmax(F.linear(features, self.table), dim=-1) + self.banned
+
+    def tokens_at(self, places: torch.Tensor) -> torch.Tensor:
+        """Return the ids of places in the last axis, (S, K)."""
+        return places
+
+    def keep(self, stay: torch.Tensor) -> None:
+        """Go on with these sentences."""
+
+
+class _Shortlists(_Vocabulary):
+    """Projects to the tokens on the shortlist of each sentence, as `candidates.Shortlisted` does."""
+
+    def __init__(self, decoder: Decoder, sources: list[Sequence[int]]):
+        assert decoder.shortlist is not None
+        assert decoder.rest is not None
+        allowed = [ids[decoder.banned.numpy()[ids] == 0] for ids in map(decoder.shortlist.of, sources)]
+        lengths = torch.tensor([len(ids) for ids in allowed])
+        self.tokens = torch.from_numpy(pad(allowed))
+        self.projection = decoder.model.table[self.tokens].transpose(1, 2).contiguous()
+        self.hidden = (torch.arange(self.tokens.shape[1]) < lengths[:, None]).log()[:, None]
+        self.others = (len(decoder.model.table) - lengths).log()[:, None, None]
+        self.rest = decoder.rest.of_one
+
+    def log_probabilities(self, features: torch.Tensor) -> torch.Tensor:
+        """(S, K, D) -> (S, K, n)"""
+        logits = features @ self.projection + self.hidden
+        rest = self.others + torch.from_numpy(self.rest(features.numpy()))
+        return logits - torch.logaddexp(logits.logsumexp(dim=-1, keepdim=True), rest)
+
+    def tokens_at(self, places: torch.Tensor) -> torch.Tensor:
+        return self.tokens.gather(1, places)
+
+    def keep(self, stay: torch.Tensor) -> None:
+        self.tokens, self.projection = self.tokens[stay], self.projection[stay]
+        self.hidden, self.others = self.hidden[stay], self.others[stay]
+
+
 class _Search:
     """One batch: a row for each sentence, after the first step of a beam search `beam`, and what is known of them."""
 
     def __init__(self, decoder: Decoder, sources: list[Sequence[int]], beam: int):
-        self.model, self.banned, self.beam = decoder.model, decoder.banned, beam
+        self.model, self.beam = decoder.model, beam
+        self.candidates = _Shortlists(decoder, sources) if decoder.shortlist else _Vocabulary(decoder)
         self.limits = torch.tensor([decoder.limit(len(source)) for source in sources])
         memory, self.mask = self.model.encode(torch.from_numpy(pad([[*source, END] for source in sources])))
         self.caches = self.model.new_cache(memory)
         self.length = 0
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(rows,) of the newest tokens -> the log-probabilities of the next, (rows, V)"""
+        """(S, K) of the newest tokens -> the log-probabilities of the next, (S, K, V)"""
         self.length += 1
-        return self.model.decode(tokens, self.length - 1, self.mask, self.caches) + self.banned
+        features = self.model.decode(tokens.flatten(), self.length - 1, self.mask, self.caches)
+        return self.candidates.log_probabilities(features.view(*tokens.shape, -1))
 
     def select(self, rows: torch.Tensor, kept: torch.Tensor | None) -> None:
         """Go on with these rows, in this order; of the memory with `kept`: a sentence has it once for each row."""
@@ -167,7 +216,7 @@ class _Search:
         found: list[list[int]] = [[] for _ in self.limits]
         live, tokens = torch.arange(len(found)), torch.full((len(found),), BEGIN)
         while len(live):
-            tokens = self.step(tokens).argmax(dim=-1)
+            tokens = self.candidates.tokens_at(self.step(tokens[:, None]).argmax(dim=-1))[:, 0]
             for sentence, token in zip(live.tolist(), tokens.tolist(), strict=True):
                 if token != END:
                     found[sentence].append(token)
@@ -175,6 +224,7 @@ class _Search:
             if not going_on.all():
                 stay = going_on.nonzero()[:, 0]
                 self.select(stay, stay)
+                self.candidates.keep(stay)
                 live, tokens = live[stay], tokens[stay]
         return found
 
@@ -182,13 +232,13 @@ class _Search:
         """Follow the `beam` best beginnings, until none can become better than the best that has ended."""
         found: list[tuple[bool, float, list[int]]] = [(False, -math.inf, [])] * len(self.limits)  # finished, score, ids
         penalties = torch.tensor([length_penalty(limit, ALPHA) for limit in self.limits.tolist()])
-        live, tokens = torch.arange(len(found)), torch.full((len(found),), BEGIN)
+        live, tokens = torch.arange(len(found)), torch.full((len(found), 1), BEGIN)
         totals, history = torch.zeros(len(found), 1), torch.zeros(len(found), 1, 0, dtype=torch.long)
         while len(live):
             width = totals.shape[1]
-            sums = self.step(tokens).view(len(live), width, -1) + totals[..., None]
+            sums = self.step(tokens) + totals[..., None]
             totals, index = sums.flatten(1).topk(self.beam)
-            parent, token = index // sums.shape[2], index % sums.shape[2]
+            parent, token = index // sums.shape[2], self.candidates.tokens_at(index % sums.shape[2])
             begun = torch.take_along_dim(history, parent[..., None], dim=1)
             history = torch.cat([begun, token[..., None]], dim=2)
             end = token == END
@@ -203,6 +253,8 @@ class _Search:
             stay = (totals.amax(dim=1) / penalties[live] > to_beat).nonzero()[:, 0]
             rows = (torch.arange(len(live))[:, None] * width + parent)[stay].flatten()
             self.select(rows, rows if len(stay) < len(live) or width < self.beam else None)
+            if len(stay) < len(live):
+                self.candidates.keep(stay)
             live, totals, history = live[stay], totals[stay], history[stay]
-            tokens = history[:, :, -1].flatten()
+            tokens = history[:, :, -1]
         return [ids for _, _, ids in found]

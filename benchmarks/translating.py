@@ -23,7 +23,7 @@ from tinytransformer.tensor import Tensor
 from tinytransformer.transformer import Transformer
 from tinytransformer.translation import Search, Translator
 
-CONTENDERS = ("ours", "ours-shortlists", "ours-without-cache", "pytorch", "ctranslate2")
+CONTENDERS = ("ours", "ours-shortlists", "ours-without-cache", "pytorch", "pytorch-shortlists", "ctranslate2")
 WARM_UP = 8  # lines
 
 
@@ -68,7 +68,7 @@ class Beginnings:
 
 def prepare(contender: str, translator: Translator, beam: int) -> Callable[[list[str]], list[str]]:
     """Return the function that translates lines."""
-    if contender == "pytorch":
+    if contender.startswith("pytorch"):
         from benchmarks.pytorch_decoding import (
             Decoder as PyTorchDecoder,
         )  # here, so that the others run without PyTorch in memory
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--beam", type=hypotheses, default=1)
     options = parser.parse_args()
     with errors_in_one_line("benchmarks.translating"):
-        translator = Translator.load(options.model, shortlist=options.contender == "ours-shortlists")
+        translator = Translator.load(options.model, shortlist=options.contender.endswith("-shortlists"))
         lines = read_lines(options.source)
         print(json.dumps(measure_translation(options.contender, translator, lines, options.beam)))
 
