@@ -15,9 +15,8 @@ from time import perf_counter
 from tqdm import tqdm
 
 import tinytransformer.openblas  # noqa: F401  before NumPy is loaded
-from tinytransformer import shortlist
 from tinytransformer.backend import keep_freed_memory, require_device, set_precision
-from tinytransformer.checkpoint import load_config, require_same_vocabulary
+from tinytransformer.checkpoint import CheckpointError, load_config, require_same_vocabulary
 from tinytransformer.command_line import errors_in_one_line, interruptible
 from tinytransformer.data import (
     Corpus,
@@ -42,9 +41,10 @@ from tinytransformer.run_directory import (
     require_no_run,
     require_same_model,
 )
+from tinytransformer.shortlist import Shortlist, learn
 from tinytransformer.tape import NonFiniteError, debugging
 from tinytransformer.tokenizer import Tokenizer, VocabularyError
-from tinytransformer.training import WEIGHTS, TrainingOptions, generator_for, train
+from tinytransformer.training import SHORTLIST, WEIGHTS, TrainingOptions, generator_for, train
 from tinytransformer.transformer import Transformer
 from tinytransformer.translation import Search, Translator
 from tinytransformer.validation import Validation, ValidationSet
@@ -111,16 +111,18 @@ def run(options: argparse.Namespace, held: ExitStack) -> None:
         else:
             held.enter_context(only_writer(options.out))
             begin_run(options, translator, texts, checkpoint)
-        keep_shortlist(options.out, corpus, len(tokenizer))
+        keep_shortlist(options, corpus, tokenizer)
         train_and_save(options, training, corpus, checkpoint)
     if test_text:
         report_results(options, translator, test_text)
 
 
-def keep_shortlist(directory: Path, corpus: Corpus, vocabulary: int) -> None:
-    """Write what translate.py --shortlist needs, unless it stands there already."""
-    if not (directory / shortlist.NAME).exists():
-        shortlist.learn(corpus.pairs, vocabulary).save(directory)
+def keep_shortlist(options: argparse.Namespace, corpus: Corpus, tokenizer: Tokenizer) -> None:
+    """Write what translate.py --shortlist needs, unless it stands there already and is whole."""
+    try:
+        Shortlist.load(options.out, tokenizer)
+    except CheckpointError:
+        learn(corpus.pairs, len(tokenizer), generator_for(options.seed, SHORTLIST)).save(options.out, tokenizer)
 
 
 def train_and_save(

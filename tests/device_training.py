@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from tinytransformer.backend import to_device, to_host
+from tinytransformer.candidates import Rest
 from tinytransformer.data import make_batch
 from tinytransformer.decoding import Sampling, beam_search, greedy, sample
 from tinytransformer.gradcheck.check import analytic_gradients, draw
@@ -32,10 +33,10 @@ SEARCHES = {
     "greedy": lambda *arguments: greedy(*arguments, forbidden=FORBIDDEN),
     "beam": lambda *arguments: beam_search(*arguments, beam=3, forbidden=FORBIDDEN),
     "greedy, shortlists": lambda model, sources, limits: greedy(
-        model, sources, limits, forbidden=FORBIDDEN, shortlists=shortlists(sources)
+        model, sources, limits, forbidden=FORBIDDEN, shortlists=shortlists(sources), rest=Rest(model)
     ),
     "beam, shortlists": lambda model, sources, limits: beam_search(
-        model, sources, limits, beam=3, forbidden=FORBIDDEN, shortlists=shortlists(sources)
+        model, sources, limits, beam=3, forbidden=FORBIDDEN, shortlists=shortlists(sources), rest=Rest(model)
     ),
     "sampling": lambda model, sources, limits: sample(
         model,

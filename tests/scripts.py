@@ -4,6 +4,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from tinytransformer.checkpoint import RunConfig, save_config, save_weights
 from tinytransformer.shortlist import learn
 
@@ -35,4 +37,4 @@ def write_run(directory, model, tokenizer):
     (directory / "tokenizer.model").write_bytes(tokenizer.model)
     save_config(directory, RunConfig(model.config, 0.5, {}, tokenizer.digest()))
     save_weights(directory / "model.safetensors", model)
-    learn([([4, 5], [6, 7])], len(tokenizer)).save(directory)
+    learn([([4, 5], [6, 7])], len(tokenizer), np.random.default_rng(0)).save(directory, tokenizer)

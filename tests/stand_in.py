@@ -20,7 +20,7 @@ from device_array import DeviceArray, names, on_device, plain
 UFUNCS = names("""
     add subtract multiply divide true_divide negative power maximum minimum exp log sqrt tanh sin cos abs isfinite isnan
     equal not_equal less less_equal greater greater_equal logical_and logical_or logical_not bitwise_and bitwise_or
-    bitwise_xor invert matmul
+    bitwise_xor invert matmul logaddexp
 """)
 
 # What makes arrays of nothing, and what makes them of one on the device, which is the first argument.

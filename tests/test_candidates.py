@@ -243,7 +243,7 @@ def test_logits_from_shortlists_may_be_large_and_what_is_no_number_comes_last():
 
 def test_what_one_of_the_rest_adds_follows_from_mean_and_variance_of_the_logits():
     random = np.random.default_rng(3)
-    projection, features = random.normal(size=(4, 30)) + random.normal(size=(4, 1)), random.normal(size=(2, 3, 4))
+    projection, features = random.normal(size=(4, 30)) + random.normal(size=(4, 1)), random.normal(size=(2, 3, 4)) / 2
     logits = features @ projection
     expected = logits.mean(axis=-1) + logits.var(axis=-1) / 2
     np.testing.assert_allclose(Rest(Model(projection)).of_one(features)[..., 0], expected, rtol=0, atol=1e-12)
@@ -256,6 +256,31 @@ def test_the_rest_of_normal_logits_is_their_sum():
     found = np.log(50_000) + Rest(Model(projection)).of_one(features)[:, 0]
     assert features.std() > 0.2
     np.testing.assert_allclose(found, sums, rtol=0, atol=0.03)
+
+
+def test_the_rest_is_no_more_than_the_largest_of_so_many_can_add():
+    projection = np.random.default_rng(6).normal(size=(4, 50))
+    far = Rest(Model(projection)).of_one(np.full((1, 4), 1e3))
+    np.testing.assert_allclose(far, 1e3 * projection.mean(axis=1).sum() + np.log(50), rtol=1e-12)
+    with np.errstate(over="ignore"):
+        huge = Rest(Model(projection.astype(np.float32))).of_one(np.full((1, 4), 1e30, np.float32))
+    assert np.isfinite(huge).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nothing_is_promoted(dtype):
+    model = Model(np.random.default_rng(7).normal(size=(4, 20)).astype(dtype))
+    candidates = Shortlisted(model, (0,), LISTS, Rest(model))
+    features = np.ones((4, 2, 4), dtype)
+    assert candidates.rest.of_one(features).dtype == dtype
+    assert {x.dtype for x in (candidates.projection, candidates.hidden, candidates.others)} == {np.dtype(dtype)}
+    assert candidates.best(features[:, 0], 1)[1].dtype == dtype
+
+
+@pytest.mark.parametrize("ids", [[-1], [3, 20]])
+def test_what_is_no_id_is_refused(ids):
+    with pytest.raises(IndexError, match=rf"^shortlist: id {ids[-1]} is outside \[0, 20\)"):
+        Shortlisted(Projecting(20), (), [[3], ids])
 
 
 @pytest.mark.parametrize("forbidden", [(), (0, 9)], ids=str)

@@ -18,6 +18,7 @@ from scripts import ROOT
 
 from tinytransformer.checkpoint import load_model, load_state, load_weights
 from tinytransformer.shortlist import NAME, Shortlist
+from tinytransformer.tokenizer import Tokenizer
 
 # --- model.safetensors
 
@@ -122,12 +123,12 @@ def test_every_flipped_bit_in_a_number_is_found(hostile_run):
 @given(data=st.data())
 def test_any_shortlist_is_refused_or_the_true_one(hostile_run, data):
     path, content = hostile_run.directory / NAME, hostile_run.contents[NAME]
-    size, vocabulary = int.from_bytes(content[:8], "little"), hostile_run.model.config.target_vocabulary
-    true = Shortlist.load(hostile_run.directory, vocabulary)
+    size, tokenizer = int.from_bytes(content[:8], "little"), Tokenizer.load(hostile_run.directory / "tokenizer.model")
+    true = Shortlist.load(hostile_run.directory, tokenizer)
     try:
         path.write_bytes(data.draw(damaged(content, size) | st.binary()))
         found = []
-        message = refusal(lambda: found.append(Shortlist.load(hostile_run.directory, vocabulary)))
+        message = refusal(lambda: found.append(Shortlist.load(hostile_run.directory, tokenizer)))
     finally:
         path.write_bytes(content)
     assert message is None or message.startswith(f"{path}: ")
@@ -206,8 +207,8 @@ def test_files_in_each_others_place_are_refused(hostile_run):
             if name == "state.safetensors":
                 assert loaded(hostile_run) is not None
             elif name == NAME:
-                vocabulary = hostile_run.model.config.target_vocabulary
-                assert refusal(Shortlist.load, hostile_run.directory, vocabulary) is not None
+                tokenizer = Tokenizer(hostile_run.contents["tokenizer.model"])
+                assert refusal(Shortlist.load, hostile_run.directory, tokenizer) is not None
             else:
                 assert refusal(load_model, hostile_run.directory).startswith(f"{hostile_run.directory / name}: ")
         (hostile_run.directory / name).write_bytes(hostile_run.contents[name])

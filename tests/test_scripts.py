@@ -13,7 +13,7 @@ from tinytransformer.checkpoint import load_model
 from tinytransformer.data import encode_corpus, padding_share, plan_batches, read_lines, read_parallel
 from tinytransformer.progress import Progress, Standing
 from tinytransformer.shortlist import Shortlist, learn
-from tinytransformer.training import TrainingOptions
+from tinytransformer.training import SHORTLIST, TrainingOptions, generator_for
 
 FILES = (
     "config.json",
@@ -76,25 +76,40 @@ def test_training_reports_on_standard_output_and_its_progress_on_standard_error(
 
 
 def test_the_shortlist_is_that_of_the_training_text(folder, trained):
-    pairs = encode_corpus(load_model(folder / "run")[1], *read_parallel(folder / "train.en", folder / "train.de"), 256)
-    expected, found = learn(pairs.pairs, 400), Shortlist.load(folder / "run", 400)
+    tokenizer = load_model(folder / "run")[1]
+    corpus = encode_corpus(tokenizer, *read_parallel(folder / "train.en", folder / "train.de"), 256)
+    expected = learn(corpus.pairs, 400, generator_for(1, SHORTLIST))
+    found = Shortlist.load(folder / "run", tokenizer)
     assert found.translations.tobytes() == expected.translations.tobytes()
     assert found.frequent.tobytes() == expected.frequent.tobytes()
 
 
-def test_a_run_without_a_shortlist_gets_it_when_it_is_resumed(call, folder, trained):
-    """As one of an earlier version, or whose power failed."""
-    target = folder / "earlier"
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("earlier", None, "does not exist; train.py writes it, also with --resume"),
+        ("half", b"\x10", ": Error"),
+        ("of another", "changed", "or it belongs to another vocabulary; train.py --resume makes it again"),
+    ],
+)
+def test_a_run_without_its_shortlist_gets_it_when_it_is_resumed(call, folder, trained, name, content, words):
+    target = folder / name
     target.mkdir()
-    for name in set(FILES) - {"shortlist.safetensors"}:
-        (target / name).write_bytes((folder / "run" / name).read_bytes())
-    status, output, errors = call("translate.py", "--model", "earlier", "--shortlist", "Dog.")
+    for file in FILES:
+        (target / file).write_bytes((folder / "run" / file).read_bytes())
+    path = target / "shortlist.safetensors"
+    whole = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]) if content == "changed" else content)
+    status, output, errors = call("translate.py", "--model", name, "--shortlist", "Dog.")
     assert (status, output, errors.count("\n")) == (1, [], 1)
-    assert "shortlist.safetensors does not exist; train.py writes it, also with --resume" in errors
-    assert call("train.py", "--resume", "--out", "earlier")[0] == 0
-    for name in set(FILES) - {"metrics.jsonl"}:
-        assert (target / name).read_bytes() == (folder / "run" / name).read_bytes()
-    assert call("translate.py", "--model", "earlier", "--shortlist", "Dog.")[0] == 0
+    assert "shortlist.safetensors" in errors
+    assert words in errors
+    assert call("train.py", "--resume", "--out", name)[0] == 0
+    for file in set(FILES) - {"metrics.jsonl"}:
+        assert (target / file).read_bytes() == (folder / "run" / file).read_bytes()
+    assert call("translate.py", "--model", name, "--shortlist", "Dog.")[0] == 0
 
 
 def test_the_meter_counts_no_time_that_it_is_paused(train_script, monkeypatch):

@@ -20,6 +20,10 @@ DAS, EIN, HAUS, BUCH = 8, 9, 10, 11
 LESSON = [([THE, HOUSE], [DAS, HAUS]), ([THE, BOOK], [DAS, BUCH]), ([A, BOOK], [EIN, BUCH])]
 
 
+def learned(pairs, vocabulary, seed=0):
+    return learn(pairs, vocabulary, np.random.default_rng(seed))
+
+
 def model_1(pairs, rounds):
     """Return t(f | e) by (e, f)."""
     t = defaultdict(lambda: 1.0)
@@ -48,7 +52,7 @@ def random_pairs(seed, count=40, vocabulary=20):
 
 def test_what_occurs_together_is_told_from_what_translates():
     """DAS stands beside BOOK as often as BUCH beside THE; the other sentences tell."""
-    found = learn(LESSON, 12)
+    found = learned(LESSON, 12)
     assert [found.translations[e, 0] for e in (THE, A, HOUSE, BOOK)] == [DAS, EIN, HAUS, BUCH]
 
 
@@ -57,7 +61,7 @@ def test_translations_are_the_likeliest_of_model_1(seed, monkeypatch):
     monkeypatch.setattr(module, "TRANSLATIONS", 3)
     pairs = random_pairs(seed)
     t = model_1(pairs, module.ROUNDS)
-    found = learn(pairs, 20).translations
+    found = learned(pairs, 20).translations
     assert found.shape == (20, 3)
     for e in range(20):
         likeliest = sorted((value for (source, _), value in t.items() if source == e), reverse=True)[:3]
@@ -68,14 +72,14 @@ def test_translations_are_the_likeliest_of_model_1(seed, monkeypatch):
 
 
 def test_the_likeliest_translation_is_the_right_one():
-    found = learn(random_pairs(7, count=400), 20).translations
+    found = learned(random_pairs(7, count=400), 20).translations
     assert found[4:10, 0].tolist() == list(range(14, 20))
 
 
 def test_frequent_are_the_target_tokens_that_occur_most(monkeypatch):
     monkeypatch.setattr(module, "FREQUENT", 3)
     pairs = [([4], [9, 9, 8]), ([5, 5, 5, 5], [7, 9, 8]), ([6], [6])]
-    assert learn(pairs, 12).frequent.tolist() == [9, 8, 6]  # of equal ones the first
+    assert learned(pairs, 12).frequent.tolist() == [9, 8, 6]  # of equal ones the first
 
 
 def test_a_shortlist_is_what_is_frequent_what_stands_there_and_what_translates_that():
@@ -84,55 +88,85 @@ def test_a_shortlist_is_what_is_frequent_what_stands_there_and_what_translates_t
     shortlist = Shortlist(translations, np.array([DAS, 0]))
     assert shortlist.of([BOOK, THE, BOOK]).tolist() == [END, DAS, 0, BOOK, THE, BUCH, EIN]
     assert shortlist.of([A]).tolist() == [END, DAS, 0, A]
-    assert shortlist.of([]).tolist() == [END, DAS]  # there is room for as many as are frequent
+    assert shortlist.of([]).tolist() == [END, DAS, 0]
 
 
 def test_on_a_shortlist_what_is_likeliest_comes_first(monkeypatch):
     monkeypatch.setattr(module, "ROOM", 3)
     translations = np.arange(4, 34).reshape(3, 10)
-    shortlist = Shortlist(translations, np.array([3]))
-    assert shortlist.of([0, 2]).tolist() == [END, 0, 2, 4, 24, 5, 25]
-    assert shortlist.of([1]).tolist() == [END, 1, 14, 15]
+    shortlist = Shortlist(translations, np.array([33]))
+    assert shortlist.of([0, 2]).tolist() == [END, 33, 0, 2, 4, 24, 5, 25]
+    assert shortlist.of([1]).tolist() == [END, 33, 1, 14, 15]
 
 
-def test_of_a_large_corpus_a_part_is_learned_from(monkeypatch):
-    """Every n-th pair, and of long ones the beginning; what is frequent is counted in all."""
-    pairs = [pair for pair in random_pairs(1, count=60) if len(pair[0]) > 2]
+@pytest.mark.parametrize("most", [9, 30, 100, 250])
+def test_of_a_large_corpus_a_part_is_learned_from(monkeypatch, most):
+    """So many meetings at most, also where long and short pairs take turns, and of any pair the beginning."""
+    pairs = [pair for i in range(20) for pair in (([4] * 9, [5] * 9), ([6], [7]))]
     monkeypatch.setattr(module, "LONGEST", 3)
-    cut = [(source[:3], target[:3]) for source, target in pairs]
-    meetings = sum(len(source) * len(target) for source, target in cut)
-    for share in (1, 2, 3, 7):
-        monkeypatch.setattr(module, "MOST", -(-meetings // share))
-        found = learn(pairs, 20)
-        monkeypatch.setattr(module, "MOST", meetings)
-        np.testing.assert_array_equal(found.translations, learn(cut[::share], 20).translations)
-        np.testing.assert_array_equal(found.frequent, learn(pairs, 20).frequent)
+    monkeypatch.setattr(module, "MOST", most)
+    seen = []
+    for seed in range(5):
+        meetings, lengths = module._meetings(pairs, 8, np.random.default_rng(seed))
+        assert len(meetings) == lengths.sum() <= most
+        assert set(meetings.tolist()) <= {8 * 4 + 5, 8 * 6 + 7}
+        assert set(lengths.tolist()) <= {1, 3}
+        seen.append(len(meetings))
+    assert max(seen) > min(most, 20 * 9 + 20) - 9
+    assert len(set(seen)) > 1 or most == 250
+
+
+def test_what_is_frequent_is_counted_in_the_whole_corpus(monkeypatch):
+    monkeypatch.setattr(module, "MOST", 2)
+    assert learned([([4], [5])] + [([6], [7, 7])] * 3, 8).frequent[:2].tolist() == [7, 5]
 
 
 def test_a_single_pair_without_end_takes_little_memory():
-    found = learn([([4, 5] * 50_000, [6, 7] * 50_000)], 8)
+    found = learned([([4, 5] * 50_000, [6, 7] * 50_000)], 8)
     assert set(found.translations[4, :2].tolist()) == {6, 7}
+
+
+@pytest.mark.parametrize("pairs", [[], [([], [4])], [([4], []), ([], [])]])
+def test_of_nothing_nothing_is_learned(pairs):
+    with pytest.raises(ValueError, match=r"^no pair has tokens on both sides$"):
+        learned(pairs, 8)
+
+
+def test_an_empty_side_is_passed_over():
+    whole = learned(LESSON, 12)
+    found = learned([([], [4]), *LESSON, ([4], [])], 12)
+    np.testing.assert_array_equal(found.translations, whole.translations)
 
 
 # --- The file
 
 
+class Vocabulary:
+    """Twelve tokens; stands for a Tokenizer."""
+
+    def __init__(self, name="a"):
+        self.digest = lambda: name
+
+    def __len__(self):
+        return 12
+
+
 @pytest.fixture
 def kept(tmp_path):
     """A shortlist, and the directory that it was saved in."""
-    shortlist = learn(LESSON, 12)
-    shortlist.save(tmp_path)
+    shortlist = learned(LESSON, 12)
+    shortlist.save(tmp_path, Vocabulary())
     return shortlist, tmp_path
 
 
 def test_a_shortlist_is_read_back(kept):
     shortlist, directory = kept
-    again = Shortlist.load(directory, 12)
+    again = Shortlist.load(directory, Vocabulary())
     for array, same in zip(vars(shortlist).values(), vars(again).values(), strict=True):
         np.testing.assert_array_equal(array, same)
         assert array.dtype == same.dtype == np.int32
     before = (directory / NAME).read_bytes()
-    again.save(directory)
+    again.save(directory, Vocabulary())
     assert (directory / NAME).read_bytes() == before
 
 
@@ -156,25 +190,31 @@ WRONG = [
 def test_a_file_that_is_no_shortlist_of_this_vocabulary_is_refused(tmp_path, monkeypatch, content, words):
     monkeypatch.setattr(module, "TRANSLATIONS", 2)
     monkeypatch.setattr(module, "FREQUENT", 3)
-    safetensors.numpy.save_file(content, tmp_path / NAME, metadata={"sha256": digest(content)})
+    safetensors.numpy.save_file(content, tmp_path / NAME, metadata={"sha256": digest(content, "a")})
     with pytest.raises(CheckpointError) as caught:
-        Shortlist.load(tmp_path, 12)
+        Shortlist.load(tmp_path, Vocabulary())
     assert str(caught.value).startswith(f"{tmp_path / NAME}: ")
     assert words in str(caught.value)
 
 
 def test_a_missing_or_damaged_file_is_named(kept):
     _, directory = kept
-    path, content = directory / NAME, bytearray((directory / NAME).read_bytes())
+    path, whole = directory / NAME, (directory / NAME).read_bytes()
+    content = bytearray(whole)
     content[-1] ^= 1
     for damaged, words in ((bytes(content), "its content has changed"), (bytes(content[:50]), "Error"), (b"", "Error")):
         path.write_bytes(damaged)
         with pytest.raises(CheckpointError, match=words) as caught:
-            Shortlist.load(directory, 12)
+            Shortlist.load(directory, Vocabulary())
         assert str(caught.value).startswith(f"{path}: ")
+    path.write_bytes(whole)
+    with pytest.raises(
+        CheckpointError, match=r"or it belongs to another vocabulary; train\.py --resume makes it again"
+    ):
+        Shortlist.load(directory, Vocabulary("b"))
     path.unlink()
     with pytest.raises(CheckpointError, match=r"does not exist; train\.py writes it, also with --resume"):
-        Shortlist.load(directory, 12)
+        Shortlist.load(directory, Vocabulary())
 
 
 # --- Searches

@@ -40,7 +40,7 @@ def translator(make_model, tokenizer):
 
 @pytest.fixture(scope="module")
 def shortlist(toy_text, tokenizer):
-    return learn(encode_corpus(tokenizer, *toy_text, 256).pairs, len(tokenizer))
+    return learn(encode_corpus(tokenizer, *toy_text, 256).pairs, len(tokenizer), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("beam", [1, 3])

@@ -18,6 +18,7 @@ import numpy as np
 from tinytransformer.backend import Array, array_module, to_host
 from tinytransformer.cache import Remaining
 from tinytransformer.data import pad
+from tinytransformer.ops.checks import require_ids
 from tinytransformer.ops.sums import few_rows, is_moderate, row_blocks, sum_last, sum_of_products
 from tinytransformer.transformer import Transformer
 
@@ -116,15 +117,20 @@ class Candidates:
 
 
 class Rest:
-    """Tells what the tokens that nobody looks at add to the sum under the softmax, as if their logits were normal.
+    """Guesses what the tokens that nobody looks at add to the sum under the softmax, as if their logits were normal.
 
-    The logit of token v is h . w_v, where h are the features. Over all tokens its mean is h . mu and its variance
+    The logit of token v is h . w_v, where h are the features. Over all V tokens its mean is h . mu and its variance
     h' C h, where mu is the mean of the w_v, and C their covariance. If z is normal, e^z has the mean
     e^(mean + variance / 2). So N tokens add about
 
         N * e^(h . mu + h' C h / 2)
 
-    which takes D^2 multiplications in place of N * D. Made once for a model; it does not follow its parameters.
+    which takes D^2 multiplications in place of N * D. Among so many tokens the few that are looked at, which are the
+    most probable, hardly count for mean and variance. But V logits have no tails as a normal distribution has: from a
+    variance of 2 * ln V on, the guess would promise more than the largest of them adds, so there it ends. (Models that
+    were trained with label smoothing have variances of 2 to 5, and 2 * ln V is 18 for 10,000 tokens.)
+
+    Made once for a model; it does not follow its parameters.
     """
 
     def __init__(self, model: Transformer):
@@ -132,39 +138,46 @@ class Rest:
         self.mean = projection.mean(axis=1)
         apart = projection - self.mean[:, None]
         self.covariance = apart @ apart.T / projection.shape[1]
+        self.most = 2 * math.log(projection.shape[1])
 
     def of_one(self, features: Array) -> Array:
         """Return ln of what one token adds on average: (..., D) -> (..., 1)"""
-        return (features @ self.mean)[..., None] + sum_of_products(features @ self.covariance, features) / 2
+        variance = sum_of_products(features @ self.covariance, features)
+        return (features @ self.mean)[..., None] + array_module(features).minimum(variance, self.most) / 2
 
 
 class Shortlisted:
-    """The same from a shortlist for each sentence: other tokens are never chosen.
+    """Finds the most probable next tokens among those of a shortlist, which each sentence has for itself.
 
     shortlists: for each sentence the ids that it may have, (n,), each once; those that are forbidden are taken off.
-    rest: what all other tokens add to the sum; without it nothing, as if there were none.
-    Raises: ValueError if a sentence is left without any.
+    rest: what all other tokens add to the sum, forbidden ones too; without it nothing, as if there were none.
+    Raises: ValueError if a sentence is left without any; IndexError for what is no id.
     """
 
     def __init__(
         self, model: Transformer, forbidden: Sequence[int], shortlists: Sequence[np.ndarray], rest: Rest | None = None
     ):
         projection = model.projection()
-        xp, vocabulary = array_module(projection), projection.shape[1]
+        xp, (width, vocabulary) = array_module(projection), projection.shape
         may = np.ones(vocabulary, dtype=bool)
         may[list(forbidden)] = False
-        allowed = [ids[may[ids]] for ids in (np.asarray(listed, dtype=int) for listed in shortlists)]
+        lists = [np.asarray(ids, dtype=int) for ids in shortlists]
+        for ids in lists:
+            require_ids("shortlist", ids, vocabulary)
+        allowed = [ids[may[ids]] for ids in lists]
         lengths = np.array([len(ids) for ids in allowed])
         if not lengths.all():
             raise ValueError(f"shortlist {lengths.argmin()} holds no id that is not forbidden")
         self.tokens = pad(allowed)
-        # In this order BLAS reads it faster; to copy it pays within a few steps.
-        self.projection = xp.ascontiguousarray(projection[:, xp.asarray(self.tokens)].swapaxes(0, 1))  # (S, D, n)
+        # A copy for each sentence, in the order in which BLAS reads it fastest: it pays within a few steps.
+        self.projection = xp.empty((len(lists), width, self.tokens.shape[1]), dtype=projection.dtype)
+        for columns, ids in zip(self.projection, xp.asarray(self.tokens), strict=True):
+            columns[...] = projection[:, ids]
+        exists = np.arange(self.tokens.shape[1]) < lengths[:, None]
+        self.hidden = xp.asarray(np.where(exists, 0, -np.inf).astype(projection.dtype)[:, None])  # -inf where padded
         with np.errstate(divide="ignore"):  # ln 0 is -inf, as it should be
-            hidden = np.log(np.arange(self.tokens.shape[1]) < lengths[:, None])
-            others = np.log(vocabulary - lengths)
-        self.hidden = xp.asarray(hidden[:, None].astype(projection.dtype))  # -inf where padded
-        self.others = xp.asarray(others[:, None, None].astype(projection.dtype))  # ln of how many are not on the list
+            others = np.log(vocabulary - lengths).astype(projection.dtype)
+        self.others = xp.asarray(others[:, None, None])  # ln of how many are not on the list
         self.rest = rest
 
     def best(self, features: Array, count: int) -> tuple[np.ndarray, np.ndarray]:

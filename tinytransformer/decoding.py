@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -48,20 +47,11 @@ def length_penalty(length: int, alpha: float) -> float:
 class _State:
     """The sentences that are being decoded, each in as many rows of the batch, and what the model knows of them."""
 
-    def __init__(
-        self,
-        model: Transformer,
-        sources: Sequence[Sequence[int]],
-        forbidden: Sequence[int],
-        shortlists: Sequence[np.ndarray] | None = None,
-        rest: Rest | None = None,
-    ):
+    def __init__(self, model: Transformer, sources: Sequence[Sequence[int]], candidates: Candidates | Shortlisted):
         self.model = model
         with no_grad():
             self.memory, self.mask = model.encode(model.place_source(pad([[*source, END] for source in sources])))
-        self.candidates: Any = (
-            Candidates(model, forbidden) if shortlists is None else Shortlisted(model, forbidden, shortlists, rest)
-        )
+        self.candidates = candidates
         self.cache = model.new_cache(len(sources))
 
     def step(self, tokens: np.ndarray) -> Array:
@@ -77,6 +67,12 @@ class _State:
         # Attention has the keys and values of the memory in its cache; a decoder without one reads the memory again.
         self.memory, self.mask = Tensor(remaining.of(self.memory.data)), remaining.of(self.mask)
         return remaining.order
+
+
+def _candidates(
+    model: Transformer, forbidden: Sequence[int], shortlists: Sequence[np.ndarray] | None, rest: Rest | None
+) -> Candidates | Shortlisted:
+    return Candidates(model, forbidden) if shortlists is None else Shortlisted(model, forbidden, shortlists, rest)
 
 
 def greedy(
@@ -96,11 +92,13 @@ def greedy(
     shortlists: for each, the ids that its translation may have, END among them; without, all. rest: see `Shortlisted`.
     """
 
-    def choose(candidates: Any, features: Array, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    candidates = _candidates(model, forbidden, shortlists, rest)
+
+    def choose(features: Array, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         tokens, logs = candidates.best(features, 1)
         return tokens[:, 0], logs[:, 0]
 
-    return _token_by_token(_State(model, sources, forbidden, shortlists, rest), limits, alpha, choose)
+    return _token_by_token(_State(model, sources, candidates), limits, alpha, choose)
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,9 @@ def sample(
     The other arguments are those of `greedy`; log_probability is the model's own, whatever the temperature.
     """
 
-    def draw(candidates: Candidates, features: Array, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    candidates = Candidates(model, forbidden)
+
+    def draw(features: Array, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parts = candidates.parts(len(live), SORTED)
         drawn = [draw_for(live[part], *candidates.logits(features[part])) for part in parts]
         tokens, logs = zip(*drawn, strict=True)
@@ -156,14 +156,14 @@ def sample(
         tokens = xp.take_along_axis(ranking, passed, axis=-1)
         return to_host(tokens)[:, 0], to_host(xp.take_along_axis(logits, tokens, axis=-1) - norms)[:, 0]
 
-    return _token_by_token(_State(model, sources, forbidden), limits, alpha, draw)
+    return _token_by_token(_State(model, sources, candidates), limits, alpha, draw)
 
 
 def _token_by_token(
     state: _State,
     limits: Sequence[int],
     alpha: float,
-    choose: Callable[[Any, Array, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    choose: Callable[[Array, np.ndarray], tuple[np.ndarray, np.ndarray]],
 ) -> list[Hypothesis]:
     """Translate each source; `choose` picks the next tokens, given features and whose they are, with their ln p."""
     at_most = np.array(limits)
@@ -173,7 +173,7 @@ def _token_by_token(
         live = np.arange(len(limits))  # which sentence each row of the batch decodes
         tokens = np.full(len(limits), BEGIN)
         while len(live):
-            tokens, logs = choose(state.candidates, state.step(tokens[:, None])[:, 0], live)
+            tokens, logs = choose(state.step(tokens[:, None])[:, 0], live)
             totals[live] += logs
             for sentence, newest in zip(live.tolist(), tokens.tolist(), strict=True):
                 chosen[sentence].append(newest)
@@ -217,7 +217,7 @@ def beam_search(
     at_most = np.array(limits)
     penalties = np.array([length_penalty(limit, alpha) for limit in limits])
     with no_grad():
-        state = _State(model, sources, forbidden, shortlists, rest)
+        state = _State(model, sources, _candidates(model, forbidden, shortlists, rest))
         live = np.arange(len(sources))  # which sentence each group of rows decodes
         totals = np.zeros((len(sources), 1))  # every sentence begins with one beginning, of no tokens
         history, tokens = np.zeros((len(sources), 1, 0), dtype=int), np.full((len(sources), 1), BEGIN)

@@ -29,7 +29,7 @@ from tinytransformer.workers import hire, one_thread_of_blas
 SCHEDULES = ("inverse-square-root", "cosine")
 
 # What a generator is for, so that two generators of one run never draw the same numbers.
-WEIGHTS, ORDER, DROPOUT = range(3)
+WEIGHTS, ORDER, DROPOUT, SHORTLIST = range(4)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from tinytransformer.transformer import Transformer
 from tinytransformer.workers import hire, one_thread_of_blas
 
 BATCH_TOKENS = 24576  # decoded together, padding included: of a source once, and once for each row of its beam
+AS_LARGE = 5  # beginnings of a sentence take as much memory as the columns of the projection on its shortlist
 WORTH_A_CORE = 2048  # source tokens that are worth a process of their own, beam included
 MOST = 1 << 16  # tokens of a line in any case: a model that never ends a translation would not end either
 LONGEST = 1024  # tokens of a line, END included, where positions set no end: attention takes memory in their square
@@ -63,6 +63,7 @@ class Translator:
 
     length_ratio: tokens of target per token of source that occur in the training data.
     shortlist: searches look at no other tokens than those it names; without one, and where tokens are drawn, at all.
+        Then the parameters of the model have to stay as they are (see `candidates.Rest`).
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Translator:
     def load(cls, directory: Path, *, device: str = "cpu", shortlist: bool = False) -> Translator:
         """Load what a training run left in `directory`; its shortlist if asked for. Raises: as `load_model`."""
         model, tokenizer, config = load_model(directory, device=device)
-        asked_for = Shortlist.load(directory, len(tokenizer)) if shortlist else None
+        asked_for = Shortlist.load(directory, tokenizer) if shortlist else None
         return cls(model, tokenizer, config.length_ratio, asked_for)
 
     def translate(self, lines: Sequence[str], search: Search = GREEDY) -> list[str]:
@@ -100,7 +101,8 @@ class Translator:
         # The products of single positions are too small to share among cores, so each core has sentences of its own.
         tokens = search.beam * sum(len(sources[i]) + 1 for i in todo)
         count = max(1, min(cores(self.model.parameters.data), len(todo), tokens // WORTH_A_CORE))
-        groups = [divide(todo[i::count], sources, BATCH_TOKENS // (1 + search.beam)) for i in range(count)]
+        rows = 1 + (search.beam if self.shortlist is None else max(search.beam, AS_LARGE))
+        groups = [divide(todo[i::count], sources, BATCH_TOKENS // rows) for i in range(count)]
         ended = threading.Event()
 
         def search_all(group: list[list[int]]) -> list[list[Hypothesis]]:
@@ -127,12 +129,23 @@ class Translator:
             generators = [np.random.default_rng([search.sampling.seed, search.first_line + i]) for i in batch]
             drawn = sample(self.model, texts, limits, generators, search.sampling, forbidden=forbidden, alpha=alpha)
             return [[hypothesis] for hypothesis in drawn]
-        how: dict[str, Any] = {"forbidden": forbidden, "alpha": alpha}
-        if self.shortlist is not None:
-            how |= {"shortlists": [self.shortlist.of(text) for text in texts], "rest": self.rest}
+        lists = [self.shortlist.of(text) for text in texts] if self.shortlist else None
         if search.beam == 1:
-            return [[h] for h in greedy(self.model, texts, limits, **how)]
-        return beam_search(self.model, texts, limits, beam=search.beam, count=search.count, **how)
+            found = greedy(
+                self.model, texts, limits, forbidden=forbidden, alpha=alpha, shortlists=lists, rest=self.rest
+            )
+            return [[hypothesis] for hypothesis in found]
+        return beam_search(
+            self.model,
+            texts,
+            limits,
+            beam=search.beam,
+            count=search.count,
+            forbidden=forbidden,
+            alpha=alpha,
+            shortlists=lists,
+            rest=self.rest,
+        )
 
     def is_too_long(self, line: str) -> bool:
         """Return whether only the beginning of `line` can be translated."""
