@@ -15,8 +15,7 @@ from tinytransformer.progress import Progress, Standing
 from tinytransformer.shortlist import Shortlist, learn
 from tinytransformer.training import SHORTLIST, TrainingOptions, generator_for
 
-NAMES = "config.json metrics.jsonl model.safetensors shortlist.safetensors state.safetensors tokenizer.model"
-FILES = tuple(NAMES.split())
+FILES = "config.json metrics.jsonl model.safetensors shortlist.safetensors state.safetensors tokenizer.model".split()
 TEXT = ("--source", "train.en", "--target", "train.de")
 TESTED = ("--test-source", "test.en", "--test-target", "test.de")
 HELD_OUT = ("--valid-source", "valid.en", "--valid-target", "valid.de", *TESTED)
