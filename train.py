@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import tinytransformer.openblas  # noqa: F401  before NumPy is loaded
 from tinytransformer.backend import keep_freed_memory, require_device, set_precision
-from tinytransformer.checkpoint import CheckpointError, load_config, require_same_vocabulary
+from tinytransformer.checkpoint import load_config, require_same_vocabulary
 from tinytransformer.command_line import errors_in_one_line, interruptible
 from tinytransformer.data import (
     Corpus,
@@ -36,15 +36,16 @@ from tinytransformer.reading import is_pipe_or_device
 from tinytransformer.run_directory import (
     Checkpoint,
     begin_run,
+    keep_shortlist,
+    make_shortlist,
     options_of_run,
     require_begun,
     require_no_run,
     require_same_model,
 )
-from tinytransformer.shortlist import Shortlist, learn
 from tinytransformer.tape import NonFiniteError, debugging
 from tinytransformer.tokenizer import Tokenizer, VocabularyError
-from tinytransformer.training import SHORTLIST, WEIGHTS, TrainingOptions, generator_for, train
+from tinytransformer.training import WEIGHTS, TrainingOptions, generator_for, train
 from tinytransformer.transformer import Transformer
 from tinytransformer.translation import Search, Translator
 from tinytransformer.validation import Validation, ValidationSet
@@ -98,6 +99,7 @@ def run(options: argparse.Namespace, held: ExitStack) -> None:
     if options.summary:
         print(model.summary())
         return
+    shortlist = make_shortlist(options, corpus, tokenizer, say)
     translator = Translator(model, tokenizer, corpus.length_ratio())
     validation = Validation(options.out, translator, held_out, say, average=options.average)
     if validation.by_loss:
@@ -111,18 +113,11 @@ def run(options: argparse.Namespace, held: ExitStack) -> None:
         else:
             held.enter_context(only_writer(options.out))
             begin_run(options, translator, texts, checkpoint)
-        keep_shortlist(options, corpus, tokenizer)
+        if shortlist is not None:
+            keep_shortlist(options.out, shortlist, tokenizer, say)
         train_and_save(options, training, corpus, checkpoint)
     if test_text:
         report_results(options, translator, test_text)
-
-
-def keep_shortlist(options: argparse.Namespace, corpus: Corpus, tokenizer: Tokenizer) -> None:
-    """Write what translate.py --shortlist needs, unless it stands there already and is whole."""
-    try:
-        Shortlist.load(options.out, tokenizer)
-    except CheckpointError:
-        learn(corpus.pairs, len(tokenizer), generator_for(options.seed, SHORTLIST)).save(options.out, tokenizer)
 
 
 def train_and_save(

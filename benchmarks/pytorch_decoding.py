@@ -237,7 +237,7 @@ class _Search:
         while len(live):
             width = totals.shape[1]
             sums = self.step(tokens) + totals[..., None]
-            totals, index = sums.flatten(1).topk(self.beam)
+            totals, index = sums.flatten(1).topk(min(self.beam, sums[0].numel()))
             parent, token = index // sums.shape[2], self.candidates.tokens_at(index % sums.shape[2])
             begun = torch.take_along_dim(history, parent[..., None], dim=1)
             history = torch.cat([begun, token[..., None]], dim=2)

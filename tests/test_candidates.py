@@ -218,17 +218,18 @@ def test_continuations_from_shortlists_are_those_of_a_sort(count, forbidden):
         assert len(set(pairs)) == len(pairs)
 
 
-def test_each_sentence_that_goes_on_keeps_its_shortlist():
-    logits, order = np.random.default_rng(2).normal(size=(4, 20)), np.arange(4)
-    candidates = Shortlisted(Projecting(20), (), LISTS)
+def test_each_sentence_that_goes_on_keeps_its_shortlist_and_its_rest():
+    logits, order, model = np.random.default_rng(2).normal(size=(4, 20)), np.arange(4), Projecting(20)
+    candidates, rest = Shortlisted(model, (), LISTS, Rest(model)), Rest(model)
     for staying in ([True, False, True, True], [False, True, True]):
         remaining = Remaining(np.array(staying))
         candidates.keep(remaining)
         logits, order = logits[remaining.order], order[remaining.order]
         tokens, logs = candidates.best(logits, 1)
-        expected = of_lists(logits[:, None], [LISTS[i] for i in order])[:, 0]
-        np.testing.assert_array_equal(tokens[:, 0], expected.argmax(axis=1))
-        np.testing.assert_allclose(logs[:, 0], expected.max(axis=1), rtol=0, atol=1e-12)
+        for row, i in enumerate(order.tolist()):
+            token, log = Shortlisted(model, (), [LISTS[i]], rest).best(logits[row : row + 1], 1)
+            assert tokens[row] == token
+            np.testing.assert_allclose(logs[row], log[0], rtol=0, atol=1e-12)
 
 
 def test_logits_from_shortlists_may_be_large_and_what_is_no_number_comes_last():

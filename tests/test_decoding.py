@@ -14,7 +14,7 @@ from slow_searches import (
     score,
 )
 
-from tinytransformer.candidates import Candidates
+from tinytransformer.candidates import Candidates, Rest
 from tinytransformer.decoding import beam_search, greedy, length_penalty
 from tinytransformer.ops import softmax
 from tinytransformer.tape import recording
@@ -175,13 +175,14 @@ def searches(model, sources, limits, **options):
 def test_no_sentence_feels_the_others(model, shortlists):
     """Alone, in a batch, in another order, twice: the same hypotheses and probabilities."""
     limits = [9, 12, 5, 7, 1]
-    for kind, together in enumerate(searches(model, SOURCES, limits, shortlists=shortlists)):
+    rest = Rest(model)
+    for kind, together in enumerate(searches(model, SOURCES, limits, shortlists=shortlists, rest=rest)):
         rows = [[(h.ids, h.log_probability, h.score, h.finished) for h in hypotheses] for hypotheses in together]
         orders = [[0], [1], [2], [3], [4], [4, 3, 2, 1, 0], [2, 0, 0, 3, 2, 1]]
         for order in orders:
             lists = shortlists and [shortlists[i] for i in order]
             sources, at_most = [SOURCES[i] for i in order], [limits[i] for i in order]
-            again = searches(model, sources, at_most, shortlists=lists)[kind]
+            again = searches(model, sources, at_most, shortlists=lists, rest=rest)[kind]
             for hypotheses, i in zip(again, order, strict=True):
                 assert_same(hypotheses, rows[i])
 

@@ -14,9 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinytransformer import run_directory
+from tinytransformer.checkpoint import CheckpointError
+from tinytransformer.data import encode_corpus
 from tinytransformer.optim import Adam
 from tinytransformer.options import parse_arguments
-from tinytransformer.run_directory import begin_run, options_of_run, require_same_model, written_in
+from tinytransformer.run_directory import (
+    begin_run,
+    keep_shortlist,
+    make_shortlist,
+    options_of_run,
+    require_same_model,
+    written_in,
+)
+from tinytransformer.shortlist import NAME
 from tinytransformer.transformer import TransformerConfig
 from tinytransformer.validation import Validation
 
@@ -137,3 +147,50 @@ def test_between_two_saves_a_while_passes(tmp_path, make_model, monkeypatch):
     for clock.now in range(0, 2000, 100):
         checkpoint.save_if_due()
     assert saved == [600, 1200, 1800]
+
+
+# --- The shortlist
+
+
+@pytest.fixture
+def resumed(recorded, toy_text, tokenizer):
+    """What a run is resumed with: its options, the corpus and the tokenizer."""
+    options, _ = recorded
+    options.seed = 1
+    return options, encode_corpus(tokenizer, *(text[:20] for text in toy_text), 256), tokenizer
+
+
+def test_a_shortlist_that_is_whole_is_not_learned_again(resumed):
+    options, _, tokenizer = resumed
+    learned = make_shortlist(*resumed, print)
+    assert learned is not None
+    keep_shortlist(options.out, learned, tokenizer, print)
+    assert make_shortlist(*resumed, print) is None
+    options.resume = False  # a new run has another corpus
+    again = make_shortlist(*resumed, print)
+    assert again.translations.tobytes() == learned.translations.tobytes()
+
+
+def test_a_training_goes_on_without_a_shortlist(resumed, monkeypatch):
+    """For which memory does not suffice, or that cannot be written; a note says so."""
+    options, _, tokenizer = resumed
+    said = []
+    learned = make_shortlist(*resumed, said.append)
+    (options.out / NAME).mkdir()
+    keep_shortlist(options.out, learned, tokenizer, said.append)
+    assert said == [f"note: {options.out / NAME}: Is a directory; --resume will try again"]
+    monkeypatch.setattr(run_directory, "learn", lambda *_: bytearray(1 << 62))
+    assert make_shortlist(*resumed, said.append) is None
+    assert said[1:] == ["note: there is not enough memory to learn a shortlist; --resume will try again"]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.model", "shortlist.safetensors", "step-00000003.safetensors"])
+def test_a_directory_in_the_place_of_a_file_is_not_overwritten_nor_is_anything_else(recorded, monkeypatch, name):
+    options, _ = recorded
+    options.overwrite = True
+    (options.out / name).unlink(missing_ok=True)
+    (options.out / name).mkdir()
+    before = {path.name: path.is_dir() or path.read_bytes() for path in options.out.iterdir()}
+    with pytest.raises(CheckpointError, match=r"is a directory, and stands where a run has a file; move it away$"):
+        begin_run(options, None, "fingerprint", None)
+    assert {path.name: path.is_dir() or path.read_bytes() for path in options.out.iterdir()} == before

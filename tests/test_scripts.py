@@ -15,7 +15,8 @@ from tinytransformer.progress import Progress, Standing
 from tinytransformer.shortlist import Shortlist, learn
 from tinytransformer.training import SHORTLIST, TrainingOptions, generator_for
 
-FILES = "config.json metrics.jsonl model.safetensors shortlist.safetensors state.safetensors tokenizer.model".split()
+ARRAYS = ("model.safetensors", "shortlist.safetensors", "state.safetensors")
+FILES = ("config.json", "metrics.jsonl", "tokenizer.model", *ARRAYS)
 TEXT = ("--source", "train.en", "--target", "train.de")
 TESTED = ("--test-source", "test.en", "--test-target", "test.de")
 HELD_OUT = ("--valid-source", "valid.en", "--valid-target", "valid.de", *TESTED)
@@ -188,9 +189,9 @@ OPTIONS = {
     ),
     "translate.py": (
         "--model --beam --alpha --n-best --max-length --line-buffered --sample --temperature --top-k --top-p --seed "
-        "--device SENTENCE"
+        "--shortlist --device SENTENCE"
     ),
-    "evaluate.py": "--model --beam --alpha --device SOURCE TARGET",
+    "evaluate.py": "--model --beam --alpha --shortlist --device SOURCE TARGET",
 }
 
 

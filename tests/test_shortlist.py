@@ -97,12 +97,13 @@ def test_on_a_shortlist_what_is_likeliest_comes_first(monkeypatch):
     shortlist = Shortlist(translations, np.array([33]))
     assert shortlist.of([0, 2]).tolist() == [END, 33, 0, 2, 4, 24, 5, 25]
     assert shortlist.of([1]).tolist() == [END, 33, 1, 14, 15]
+    assert shortlist.of([1, 1]).tolist() == [END, 33, 1, 14, 15, 16, 17, 18]
 
 
 @pytest.mark.parametrize("most", [9, 30, 100, 250])
 def test_of_a_large_corpus_a_part_is_learned_from(monkeypatch, most):
     """So many meetings at most, also where long and short pairs take turns, and of any pair the beginning."""
-    pairs = [pair for i in range(20) for pair in (([4] * 9, [5] * 9), ([6], [7]))]
+    pairs = [pair for i in range(20) for pair in (([4] * 3 + [2] * 6, [5] * 3 + [1] * 6), ([6], [7]))]
     monkeypatch.setattr(module, "LONGEST", 3)
     monkeypatch.setattr(module, "MOST", most)
     seen = []

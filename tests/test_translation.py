@@ -79,6 +79,22 @@ def test_the_size_of_batches_does_not_matter(translator, monkeypatch, batch_toke
     assert batch_tokens < 100 or beam > 1 or max(counts) > 1
 
 
+def test_where_there_are_shortlists_batches_of_greedy_search_are_smaller(translator, shortlist, monkeypatch):
+    """For each shortlist columns of the projection are kept, whatever the beam."""
+    restricted, sizes = Translator(translator.model, translator.tokenizer, 0.5, shortlist), []
+    monkeypatch.setattr(restricted, "_search", lambda batch, *_: sizes.append(len(batch)) or [[] for _ in batch])
+    monkeypatch.setattr("tinytransformer.translation.BATCH_TOKENS", 120)
+    monkeypatch.setattr("tinytransformer.translation.cores", lambda x: 1)
+    for search in (Search(), Search(beam=5), Search(beam=29)):
+        restricted.translate(["Dog."] * 20, search)
+        sizes.append(0)
+    length = len(translator.tokenizer.encode("Dog.")) + 1
+    assert sizes[0] == 120 // 6 // length
+    greedy_sizes, rest = sizes[: sizes.index(0)], sizes[sizes.index(0) + 1 :]
+    assert greedy_sizes == rest[: rest.index(0)]
+    assert rest[-2] == max(1, 120 // 30 // length)
+
+
 @pytest.mark.parametrize("how", [Search(beam=2), Search(sampling=Sampling(seed=3))], ids=["beam", "sampling"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_number_of_cores_does_not_matter(translator, monkeypatch, kind, how):

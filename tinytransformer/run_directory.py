@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,10 +20,14 @@ from tinytransformer.checkpoint import (
     save_config,
     save_state,
 )
+from tinytransformer.data import Corpus
 from tinytransformer.optim import Adam
 from tinytransformer.options import parse_arguments
 from tinytransformer.progress import Standing, TrainingError
 from tinytransformer.reading import in_one_line
+from tinytransformer.shortlist import NAME, Shortlist, learn
+from tinytransformer.tokenizer import Tokenizer
+from tinytransformer.training import SHORTLIST, generator_for
 from tinytransformer.transformer import TransformerConfig
 from tinytransformer.translation import Translator
 from tinytransformer.validation import Validation
@@ -104,7 +110,11 @@ def begin_run(options: argparse.Namespace, translator: Translator, texts: str, c
     config.json goes first and comes last: where it stands, the run can be resumed.
     """
     require_no_run(options)
-    for path in [*written_in(options.out), *written_in(options.out, BESIDE)]:
+    old = [*written_in(options.out), *written_in(options.out, BESIDE)]
+    for path in old:
+        if path.is_dir() and not path.is_symlink():
+            raise CheckpointError(f"{path} is a directory, and stands where a run has a file; move it away")
+    for path in old:
         path.unlink()  # weights of an earlier run must not stand beside the vocabulary of this one
     write_atomically(options.out / "tokenizer.model", translator.tokenizer.model)
     checkpoint.save()
@@ -114,6 +124,31 @@ def begin_run(options: argparse.Namespace, translator: Translator, texts: str, c
         translator.model.config, translator.length_ratio, record | {"texts": texts}, translator.tokenizer.digest()
     )
     save_config(options.out, config)
+
+
+def make_shortlist(
+    options: argparse.Namespace, corpus: Corpus, tokenizer: Tokenizer, announce: Callable[[str], object]
+) -> Shortlist | None:
+    """Learn what translate.py --shortlist needs; None if a run that is resumed has it, or memory does not suffice."""
+    if options.resume:
+        with suppress(CheckpointError):
+            Shortlist.load(options.out, tokenizer)
+            return None
+    try:
+        return learn(corpus.pairs, len(tokenizer), generator_for(options.seed, SHORTLIST))
+    except MemoryError:
+        announce("note: there is not enough memory to learn a shortlist; --resume will try again")
+        return None
+
+
+def keep_shortlist(
+    directory: Path, shortlist: Shortlist, tokenizer: Tokenizer, announce: Callable[[str], object]
+) -> None:
+    """Write it. No training depends on it, so none ends because it cannot be written."""
+    try:
+        shortlist.save(directory, tokenizer)
+    except OSError as error:
+        announce(f"note: {directory / NAME}: {error.strerror}; --resume will try again")
 
 
 def require_begun(directory: Path) -> None:

@@ -32,7 +32,9 @@ FREQUENT = 100  # tokens that are on every shortlist
 ROOM = 15  # for so many more for each token of the source, itself included
 TRANSLATIONS = 100  # that are kept of each token: of some, more are asked for than ROOM, since others share theirs
 ROUNDS = 5  # of expectation maximisation; after 50, lists hold 0.1 % more of the tokens of a text
-MOST = 1 << 23  # meetings of a source token with a target token that are learned from: so many of a text take 430 MB
+MOST = (
+    1 << 23
+)  # meetings of a source token with a target token that are learned from: so many take 430 MB, or 750 if all differ
 LONGEST = 256  # tokens; of a longer sentence the beginning is learned from
 
 
