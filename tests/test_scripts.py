@@ -15,8 +15,12 @@ from tinytransformer.progress import Progress, Standing
 from tinytransformer.shortlist import Shortlist, learn
 from tinytransformer.training import SHORTLIST, TrainingOptions, generator_for
 
-ARRAYS = ("model.safetensors", "shortlist.safetensors", "state.safetensors")
-FILES = ("config.json", "metrics.jsonl", "tokenizer.model", *ARRAYS)
+FILES = (
+    "config.json",
+    "metrics.jsonl",
+    "tokenizer.model",
+    *(f"{n}.safetensors" for n in ("model", "shortlist", "state")),
+)
 TEXT = ("--source", "train.en", "--target", "train.de")
 TESTED = ("--test-source", "test.en", "--test-target", "test.de")
 HELD_OUT = ("--valid-source", "valid.en", "--valid-target", "valid.de", *TESTED)
