@@ -114,6 +114,7 @@ def test_a_step_into_the_void_leaves_no_weights(call, folder):
     assert "a parameter is not finite" in errors.splitlines()[-1]
     assert sorted(path.name for path in (folder / "void").iterdir()) == [
         "config.json",
+        "shortlist.safetensors",
         "state.safetensors",
         "tokenizer.model",
     ]
