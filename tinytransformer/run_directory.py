@@ -148,7 +148,7 @@ def keep_shortlist(
     try:
         shortlist.save(directory, tokenizer)
     except OSError as error:
-        announce(f"note: {directory / NAME}: {error.strerror}; --resume will try again")
+        announce(f"note: {directory / NAME}: {error.strerror or error}; --resume will try again")
 
 
 def require_begun(directory: Path) -> None:
